@@ -1,0 +1,224 @@
+"""What an operation may ask of storage: one frozen value for each kind of work.
+
+An operation is a generator, a *plan*: it yields demands and receives their answers. It cannot name a session: whoever runs
+the plan says whose it is, and storage applies the session predicate to every demand in one place. Because plans only say
+what they need, many waiting plans are answered together: one embedding call, one vector search, one row fetch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Literal, TypeAlias, TypeVar
+
+import msgspec
+import numpy as np
+
+T = TypeVar("T")
+Layer: TypeAlias = Literal["episodic", "semantic"]
+
+
+class Filter(msgspec.Struct, frozen=True):
+    """Which memories of a session and layer are meant; every given part must hold.
+
+    Attributes:
+        tags: tags or topics; `any` of them or `all`.
+        since, until: half-open range of `occurred_at`, since <= t < until.
+        min_confidence, below_confidence: half-open range of the confidence.
+        kind: `fact`, `principle` or `concept`.
+    """
+
+    tags: tuple[str, ...] = ()
+    match: Literal["any", "all"] = "any"
+    since: datetime | None = None
+    until: datetime | None = None
+    min_confidence: float | None = None
+    below_confidence: float | None = None
+    kind: str | None = None
+
+
+EVERYTHING = Filter()
+
+
+class Draft(msgspec.Struct, frozen=True, kw_only=True):
+    """A memory to be stored: what the writer says of it; storage adds id, times and version."""
+
+    content: str
+    vector: np.ndarray
+    kind: str = "event"
+    tags: tuple[str, ...] = ()
+    attributes: Mapping[str, Any] = {}
+    source: str | None = None
+    confidence: float = 1.0
+    occurred_at: datetime | None = None
+    expires_at: datetime | None = None
+
+
+# --- reading -------------------------------------------------------------------------------------------------------
+
+
+class Embed(msgspec.Struct, frozen=True):
+    """The vectors of *texts*, (n, dimension) float32 of unit length; *given* stands where the caller brought them."""
+
+    texts: tuple[str, ...]
+    given: tuple[np.ndarray | None, ...] = ()
+    query: bool = False
+
+
+class Search(msgspec.Struct, frozen=True):
+    """The best matches as values with scores, best first.
+
+    Attributes:
+        vector: for `vector` and `hybrid`.
+        text: for `text`, `hybrid` and `prefix` (as-you-type: the last word is a prefix).
+        fusion: how `hybrid` joins its two lists: reciprocal ranks (Cormack et al. 2009) or a weighted sum of normalised scores.
+        weights: of the vector list and the text list.
+    """
+
+    layer: Layer
+    mode: Literal["vector", "text", "hybrid", "prefix"]
+    limit: int
+    vector: np.ndarray | None = None
+    text: str | None = None
+    filter: Filter = EVERYTHING
+    fusion: Literal["reciprocal_rank", "weighted"] = "reciprocal_rank"
+    weights: tuple[float, float] = (1.0, 1.0)
+
+
+class Fetch(msgspec.Struct, frozen=True):
+    """The memories of these ids as values; None where the session has no such memory."""
+
+    layer: Layer
+    ids: tuple[str, ...]
+
+
+class VectorOf(msgspec.Struct, frozen=True):
+    """The stored vector of one memory, (dimension,) float32; None where the session has no such memory."""
+
+    layer: Layer
+    id: str
+
+
+class Page(msgspec.Struct, frozen=True):
+    """Memories in order of time, ties by age: (values, key of the next page or None).
+
+    Attributes:
+        after: key that an earlier page of the same filter and order ended with.
+    """
+
+    layer: Layer
+    limit: int
+    filter: Filter = EVERYTHING
+    newest_first: bool = True
+    after: tuple[int, int] | None = None
+
+
+class Count(msgspec.Struct, frozen=True):
+    """How many memories match."""
+
+    layer: Layer
+    filter: Filter = EVERYTHING
+
+
+class Statistics(msgspec.Struct, frozen=True):
+    """Totals of a layer as a dictionary: memories, by_kind, mean_confidence, oldest, newest, content_bytes, versions, …"""
+
+    layer: Layer
+
+
+class TopicCounts(msgspec.Struct, frozen=True):
+    """Topics or tags of a layer: list of dictionaries topic, memories, mean_confidence, oldest, newest; most frequent first."""
+
+    layer: Layer
+    limit: int
+
+
+class Versions(msgspec.Struct, frozen=True):
+    """Earlier versions of one memory as values, newest first."""
+
+    layer: Layer
+    id: str
+
+
+class NearDuplicates(msgspec.Struct, frozen=True):
+    """Pairs (id of the older, id of the newer, cosine) of a layer at least *similarity* alike, most alike first."""
+
+    layer: Layer
+    similarity: float
+    limit: int
+
+
+class Sessions(msgspec.Struct, frozen=True):
+    """All sessions: list of dictionaries session, created_at, memories."""
+
+    limit: int
+    after: str | None = None
+
+
+class Export(msgspec.Struct, frozen=True):
+    """Everything of the session in one format, bytes."""
+
+    format: Literal["jsonl", "parquet"]
+
+
+# --- writing: answered by the one writer, inside a transaction -------------------------------------------------------
+
+
+class Insert(msgspec.Struct, frozen=True):
+    """Store new memories; answers with them as values.
+
+    Attributes:
+        on_duplicate: what happens to a draft whose content the layer already holds: stored all the same, left out, or the
+            whole call refused with VALIDATION `duplicate`.
+    """
+
+    layer: Layer
+    drafts: Sequence[Draft]
+    on_duplicate: Literal["keep", "skip", "error"] = "keep"
+
+
+class Replace(msgspec.Struct, frozen=True):
+    """Give one memory new content and keep the earlier version; answers with the new value.
+
+    Attributes:
+        changes: any of content, kind, tags, attributes, source, confidence, expires_at, vector.
+    """
+
+    layer: Layer
+    id: str
+    changes: Mapping[str, Any]
+
+
+class Remove(msgspec.Struct, frozen=True):
+    """Forget memories, their earlier versions and index entries; answers with how many there were."""
+
+    layer: Layer
+    ids: tuple[str, ...]
+
+
+class CreateSession(msgspec.Struct, frozen=True):
+    """Open a new session; answers with its id."""
+
+
+class DeleteSession(msgspec.Struct, frozen=True):
+    """Forget the session and everything in it; answers with how many memories that were."""
+
+
+Reading: TypeAlias = (
+    Embed
+    | Search
+    | Fetch
+    | VectorOf
+    | Page
+    | Count
+    | Statistics
+    | TopicCounts
+    | Versions
+    | NearDuplicates
+    | Sessions
+    | Export
+)
+Writing: TypeAlias = Insert | Replace | Remove | CreateSession | DeleteSession
+Demand: TypeAlias = Reading | Writing
+Plan: TypeAlias = Generator[Demand, Any, T]
+"""What an operation returns: a generator that yields demands and returns its answer."""
