@@ -24,12 +24,30 @@ Positive = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 Ratio = Annotated[float, Meta(ge=0.0, le=1.0)]
 
 
+_HINTS: dict[type, dict[str, Any]] = {}
+
+
+def _hints(kind: type) -> dict[str, Any]:
+    if kind not in _HINTS:
+        _HINTS[kind] = get_type_hints(kind, include_extras=True)
+    return _HINTS[kind]
+
+
+def _members(hint: Any) -> set[Any]:
+    """Return the plain types that an annotation admits."""
+    if get_origin(hint) is Annotated:
+        return _members(get_args(hint)[0])
+    if get_origin(hint) in (Union, types.UnionType):
+        return set().union(*(_members(part) for part in get_args(hint)))
+    return {hint}
+
+
 @dataclasses.dataclass(frozen=True)
 class _Section:
     """Checks every field against its annotation, once, when built."""
 
     def __post_init__(self) -> None:
-        section = _SECTION_NAMES.get(type(self), type(self).__name__)
+        section = type(self).__name__.removesuffix("Settings").lower() or "settings"
         for name, hint in _hints(type(self)).items():
             value = getattr(self, name)
             if isinstance(value, int) and not isinstance(value, bool) and float in _members(hint):
@@ -223,24 +241,7 @@ _SECTIONS: dict[str, type[_Section]] = {
     "index": IndexSettings,
     "storage": StorageSettings,
 }
-_SECTION_NAMES: dict[type, str] = {kind: name for name, kind in _SECTIONS.items()} | {Settings: "settings"}
 _OPTIONAL = {"cache", "batch", "pool"}
-_HINTS: dict[type, dict[str, Any]] = {}
-
-
-def _hints(kind: type) -> dict[str, Any]:
-    if kind not in _HINTS:
-        _HINTS[kind] = get_type_hints(kind, include_extras=True)
-    return _HINTS[kind]
-
-
-def _members(hint: Any) -> set[Any]:
-    """Return the plain types that an annotation admits."""
-    if get_origin(hint) is Annotated:
-        return _members(get_args(hint)[0])
-    if get_origin(hint) in (Union, types.UnionType):
-        return set().union(*(_members(part) for part in get_args(hint)))
-    return {hint}
 
 
 def _nest(values: Mapping[str, Any]) -> dict[str, Any]:
