@@ -1,0 +1,1 @@
+"""memlab: a real memory engine, and a laboratory that measures it."""
