@@ -79,7 +79,7 @@ def test_common_words_count_little():
 
 def test_repetition_is_damped():
     """Saying a word ten times counts about three times, so the others are still found."""
-    assert _close("spam " * 10 + "picnic", "picnic") > 0.2
+    assert _close("spam " * 10 + "picnic", "picnic") > 0.15  # counted ten times: 0.1
 
 
 def test_order_matters_a_little():
