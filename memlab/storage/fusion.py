@@ -33,9 +33,7 @@ def reciprocal_rank(lists: Sequence[Sequence[int] | np.ndarray], weights: Sequen
     return _best_first(scores)
 
 
-def weighted(
-    lists: Sequence[tuple[Sequence[int] | np.ndarray, Sequence[float] | np.ndarray]], weights: Sequence[float]
-) -> Fused:
+def weighted(lists: Sequence[tuple[Sequence[int] | np.ndarray, Sequence[float] | np.ndarray]], weights: Sequence[float]) -> Fused:
     """Return ids and scores, best first; an id scores the weighted sum of its min-max normalised scores.
 
     A list's best entry counts 1, its last 0; where all its scores are equal, all count 1. An id absent from a list gets

@@ -159,7 +159,7 @@ class VectorIndex:
 
     def vectors(self, positions: np.ndarray) -> np.ndarray:
         """Return the vectors at *positions*, (m, dimension) float32; decoded, so exact where `exact` says so."""
-        if len(positions) and not (0 <= positions.min() and positions.max() < self.count):
+        if len(positions) and not (positions.min() >= 0 and positions.max() < self.count):
             raise validation("bounds", f"positions reach from {positions.min()} to {positions.max()}; 0 to {self.count - 1} fit")
         with _faiss_errors():
             return np.asarray(self._index.reconstruct_batch(np.ascontiguousarray(positions, np.int64)), np.float32)
@@ -211,9 +211,7 @@ class VectorIndex:
         remove_unlisted(folder, files, _FILES)
 
     @classmethod
-    def load(
-        cls, folder: Path, *, database_id: str, dimension: int, settings: IndexSettings
-    ) -> tuple[VectorIndex, np.ndarray]:
+    def load(cls, folder: Path, *, database_id: str, dimension: int, settings: IndexSettings) -> tuple[VectorIndex, np.ndarray]:
         """Return the saved index and the seq of every position.
 
         Raises:
@@ -262,9 +260,7 @@ class VectorIndex:
             index.cp.max_points_per_centroid = 64
             index.set_direct_map_type(faiss.DirectMap.Array)
         else:
-            index = faiss.IndexScalarQuantizer(
-                self.dimension, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT
-            )
+            index = faiss.IndexScalarQuantizer(self.dimension, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT)
         index.train(vectors)
         self._index = index
         self.trained_on = len(vectors)
