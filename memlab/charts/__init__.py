@@ -1,0 +1,7 @@
+"""Data frame in, altair chart out. Charts draw what they are given; they do not compute."""
+
+from memlab.charts.comparison import response_times
+from memlab.charts.curves import By, ratio_curve, share_curve, stack
+from memlab.charts.theme import operation_colour, svg_to_pdf, to_svg
+
+__all__ = ["By", "operation_colour", "ratio_curve", "response_times", "share_curve", "stack", "svg_to_pdf", "to_svg"]
