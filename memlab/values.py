@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Never, TypeVar, overload
 
 import msgspec
 
@@ -15,6 +15,28 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DEFAULT_SESSION = "default"
+
+
+class Frozen(dict[str, Any]):
+    """A dictionary that cannot be changed, for answers that many callers share through the cache."""
+
+    def _refuse(self, *_: object, **__: object) -> Never:
+        raise TypeError("an answer of memlab cannot be changed; copy it with dict(...)")
+
+    __setitem__ = __delitem__ = clear = pop = popitem = setdefault = update = __ior__ = _refuse  # type: ignore[assignment]
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Frozen, (dict(self),)
+
+
+def freeze(value: Any) -> Any:
+    """Return a JSON value that cannot be changed: tables become `Frozen`, lists become tuples, all the way down."""
+    if isinstance(value, Mapping):
+        return Frozen({key: freeze(inner) for key, inner in value.items()})
+    return tuple(freeze(inner) for inner in value) if isinstance(value, (list, tuple)) else value
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,7 +52,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     content: str
     tags: tuple[str, ...] = ()
-    context: dict[str, Any] = {}
+    context: dict[str, Any] = Frozen()
     source: str | None = None
     confidence: float = 1.0
     occurred_at: datetime
@@ -64,6 +86,37 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True):
     updated_at: datetime
     expires_at: datetime | None = None
     score: float | None = None
+
+
+class Stored(msgspec.Struct, frozen=True, kw_only=True):
+    """What a bulk write stored.
+
+    Attributes:
+        ids: one for each item, in their order; of the memory that was there already where an item was left out.
+        stored, skipped: how many items were stored and left out.
+    """
+
+    ids: tuple[str, ...]
+    stored: int
+    skipped: int = 0
+
+
+class Forgotten(msgspec.Struct, frozen=True, kw_only=True):
+    """What was forgotten, or would be.
+
+    Attributes:
+        forgotten: how many memories; 0 after a dry run.
+        ids: of those; after a dry run, of those that would be forgotten.
+        missing: given ids that the session does not have.
+        remaining: memories that match as well and are still there, beyond the call's limit; all of them after a dry run.
+        dry_run: nothing was touched.
+    """
+
+    forgotten: int
+    ids: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    remaining: int = 0
+    dry_run: bool = False
 
 
 class Table(Sequence[T], Generic[T]):

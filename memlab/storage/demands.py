@@ -100,17 +100,18 @@ class VectorOf(msgspec.Struct, frozen=True):
 
 
 class Page(msgspec.Struct, frozen=True):
-    """Memories in order of time, ties by age: (values, key of the next page or None).
+    """Memories in order of time, ties by age: (values, cursor of the next page or None).
 
     Attributes:
-        after: key that an earlier page of the same filter and order ended with.
+        after: the cursor of an earlier page; storage has bound it to its session, layer, filter and order and refuses any
+            other with VALIDATION `cursor`.
     """
 
     layer: Layer
     limit: int
     filter: Filter = EVERYTHING
     newest_first: bool = True
-    after: tuple[int, int] | None = None
+    after: str | None = None
 
 
 class Count(msgspec.Struct, frozen=True):
@@ -164,12 +165,25 @@ class Export(msgspec.Struct, frozen=True):
 # --- writing: answered by the one writer, inside a transaction -------------------------------------------------------
 
 
-class Insert(msgspec.Struct, frozen=True):
-    """Store new memories; answers with them as values.
+class Inserted(msgspec.Struct, frozen=True):
+    """What an `Insert` did.
 
     Attributes:
-        on_duplicate: what happens to a draft whose content the layer already holds: stored all the same, left out, or the
-            whole call refused with VALIDATION `duplicate`.
+        ids: one for each draft, in their order: of the new memory, or of the one that already held the content. Ids of a
+            layer ascend, by length and then by text, in the order of storing.
+        values: the new memories, in order.
+    """
+
+    ids: tuple[str, ...]
+    values: tuple[Any, ...]
+
+
+class Insert(msgspec.Struct, frozen=True):
+    """Store new memories; answers with `Inserted`.
+
+    Attributes:
+        on_duplicate: what happens to a draft whose content the layer, or an earlier draft, already holds: stored all the
+            same, left out, or the whole call refused with VALIDATION `duplicate`.
     """
 
     layer: Layer
@@ -190,7 +204,7 @@ class Replace(msgspec.Struct, frozen=True):
 
 
 class Remove(msgspec.Struct, frozen=True):
-    """Forget memories, their earlier versions and index entries; answers with how many there were."""
+    """Forget memories, their earlier versions and index entries; answers with the ids that were there."""
 
     layer: Layer
     ids: tuple[str, ...]

@@ -10,11 +10,18 @@ CREATE TABLE state (
     commit_seq BIGINT NOT NULL          -- one row: the number of the last committed transaction
 );
 
+CREATE TABLE allocation (               -- one row: numbers in use that no row may show any more, so that none is given twice
+    last_seq BIGINT NOT NULL,
+    last_code INTEGER NOT NULL
+);
+INSERT INTO allocation VALUES (0, 0);
+
 CREATE TABLE sessions (
     code INTEGER PRIMARY KEY,           -- never reused
     session VARCHAR NOT NULL,
     created_at TIMESTAMP NOT NULL
 );
+INSERT INTO sessions VALUES (0, 'default', make_timestamp(epoch_us(now())));
 
 -- One row is a document and the columns that filters need of it. A ten-row fetch costs DuckDB about 0.05 ms a column on top of
 -- 0.87 ms, so the document is one column (0.95 ms against 1.6 ms for the fifteen it would be); rows are immutable, so the

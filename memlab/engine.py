@@ -1,0 +1,231 @@
+"""Opens storage, assembles the chain, offers `execute`: the one path of every request."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import inspect
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+import numpy as np
+import structlog
+
+import memlab.operations  # noqa: F401  declares every operation
+from memlab.embedders import Embedder, HashingEmbedder
+from memlab.errors import ErrorType, MemlabError, internal, timeout, validation
+from memlab.measure import clock
+from memlab.middleware.batch import batch
+from memlab.middleware.cache import cache
+from memlab.middleware.chain import Handler, Outcome, alone, chain
+from memlab.middleware.observe import Recorder, observe
+from memlab.middleware.pool import pool
+from memlab.middleware.resident import resident
+from memlab.operations.registry import lookup
+from memlab.settings import Settings
+from memlab.storage.store import Call, Keyed, Phases, Storage
+from memlab.values import DEFAULT_SESSION, Request, Response
+
+log = structlog.get_logger(__name__)
+
+UNLIMITED_READERS = 32  # threads that read where no pool limits them
+MAX_KEY_LENGTH = 128
+
+
+class Engine:
+    """Executes operations on one storage through the middleware that its settings name.
+
+    Args:
+        storage: open storage; several engines may share one.
+        settings: middleware whose section is None is absent.
+        recorder: told of every request that `execute` finished.
+    """
+
+    def __init__(self, storage: Storage, settings: Settings | None = None, recorder: Recorder | None = None) -> None:
+        self.storage = storage
+        self.settings = settings if settings is not None else storage.settings
+        self._owns_storage = False
+        readers = self.settings.pool.limit if self.settings.pool else UNLIMITED_READERS
+        self._readers = ThreadPoolExecutor(readers, thread_name_prefix="memlab-read")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="memlab-write")
+        self._closing = threading.Lock()
+        self._closed = False
+        self._parts: dict[str, Any] = {"observe": observe(recorder)}
+        if self.settings.cache is not None:
+            self._parts["cache"] = cache(self.settings.cache)
+        self._parts["resident"] = resident(self._peek)
+        if self.settings.batch is not None:
+            self._parts["batch"] = batch(self.settings.batch)
+        if self.settings.pool is not None:
+            self._parts["pool"] = pool(self.settings.pool)
+        self._handle: Handler = chain(
+            self.run,
+            outside=[self._parts[name] for name in ("observe", "cache", "resident") if name in self._parts],
+            seam=self._parts.get("batch", alone),
+            inside=[self._parts["pool"]] if "pool" in self._parts else [],
+        )
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        settings: Settings | None = None,
+        embedder: Embedder | None = None,
+        *,
+        create: bool = True,
+        recorder: Recorder | None = None,
+    ) -> Engine:
+        """Open or create the database at *path*; `close` ends it.
+
+        Args:
+            embedder: default: `HashingEmbedder()`.
+            create: make the database when there is none.
+        Raises:
+            MemlabError: see `Storage`.
+        """
+        settings = settings if settings is not None else Settings()
+        engine = cls(Storage.open(path, settings, embedder or HashingEmbedder(), create=create), settings, recorder)
+        engine._owns_storage = True
+        return engine
+
+    async def execute(
+        self,
+        operation: str,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        session: str = DEFAULT_SESSION,
+        idempotency_key: str | None = None,
+        deadline_s: float | None = None,
+    ) -> Response:
+        """Execute one operation and return its answer.
+
+        Args:
+            operation: `layer.name`, as `memlab operations` lists them.
+            parameters: by name, as the operation declares them.
+            session: whose memory; `session.create` opens one.
+            idempotency_key: for writes: up to 128 characters; repeats under one key take effect once.
+            deadline_s: seconds from now after which the answer is of no use; the call is then refused with TIMEOUT.
+        Raises:
+            MemlabError: of one of the five types; nothing was changed unless the reason is `outcome_unknown`.
+        """
+        if self._closed:
+            raise validation("closed", "this engine is closed; open it again with Engine.open")
+        declared = lookup(operation)
+        if not isinstance(session, str):
+            raise validation("type", f"a session is text, not {type(session).__name__}")
+        if idempotency_key is not None:
+            _check_key(declared.name, declared.reads, idempotency_key)
+        request = Request(
+            declared.name,
+            declared.validate(parameters if parameters is not None else {}),
+            session,
+            idempotency_key,
+            None if deadline_s is None else clock.monotonic_ns() + _nanoseconds(deadline_s),
+        )
+        return await self._handle(request)
+
+    async def run(self, requests: Sequence[Request]) -> list[Outcome]:
+        """Execute a group, all reads or all writes, in a worker thread; one outcome for each, errors as values."""
+        declared = lookup(requests[0].operation)
+        loop = asyncio.get_running_loop()
+        if declared.reads:
+            return await loop.run_in_executor(self._readers, self._run_group, requests, True)
+        # A write that has begun is finished even when nobody waits for it any more.
+        return await asyncio.shield(loop.run_in_executor(self._writer, self._run_group, requests, False))
+
+    def _run_group(self, requests: Sequence[Request], reads: bool) -> list[Outcome]:
+        phases = Phases()
+        late = clock.monotonic_ns()
+        try:
+            calls, places, outcomes = [], [], [None] * len(requests)  # type: list[Call], list[int], list[Any]
+            for place, request in enumerate(requests):
+                if request.deadline_ns is not None and request.deadline_ns < late:
+                    outcomes[place] = timeout("deadline", f"{request.operation}: its deadline passed while it waited; try again")
+                else:
+                    calls.append(_call(request))
+                    places.append(place)
+            answers = self.storage.read(calls, phases) if reads else self.storage.write(calls, phases)
+        except MemlabError as error:
+            return [error.copy() for _ in requests]
+        except Exception as error:
+            log.exception("bug", operations=sorted({request.operation for request in requests}))
+            return [
+                internal("bug", f"{request.operation} failed inside memlab: {type(error).__name__}; the log holds the trace")
+                for request in requests
+            ]
+        kept = dict(phases)
+        for place, answer in zip(places, answers, strict=True):
+            outcomes[place] = (
+                answer if isinstance(answer, MemlabError) else Response(answer, batch_size=len(requests), phases=kept)
+            )
+        return outcomes
+
+    def _peek(self, request: Request) -> Response | None:
+        """Answer from memory alone, or return None."""
+        declared = lookup(request.operation)
+        if not inspect.isgeneratorfunction(declared.plan):
+            return Response(declared.start(request.parameters))
+        answer = self.storage.resident(_call(request))
+        return None if answer is None else Response(answer[0])
+
+    def statistics(self) -> dict[str, Any]:
+        """Return the counts of every part that is on: observe, cache, batch, pool, storage."""
+        return {name: part.statistics() for name, part in self._parts.items()} | {"storage": self.storage.statistics()}
+
+    def clear_cache(self) -> None:
+        """Forget every cached answer."""
+        if "cache" in self._parts:
+            self._parts["cache"].clear()
+
+    def close(self) -> None:
+        """Finish what runs, save the indexes, close the database; a second call does nothing."""
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+        self._readers.shutdown(wait=True)
+        self._writer.shutdown(wait=True)
+        if self._owns_storage:
+            self.storage.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def _call(request: Request) -> Call:
+    declared = lookup(request.operation)
+    parameters = request.parameters
+    keyed = None
+    if request.idempotency_key is not None:
+        digest = hashlib.blake2b(msgspec.json.encode(parameters, enc_hook=_plain), digest_size=16).hexdigest()
+        keyed = Keyed(declared.name, request.idempotency_key, digest, declared.result_type)
+    return Call(request.session, lambda: declared.start(parameters), keyed)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.tobytes()
+    raise TypeError(type(value).__name__)
+
+
+def _check_key(operation: str, reads: bool, key: object) -> None:
+    if reads:
+        raise validation("idempotency_key", f"{operation} only reads; an idempotency key is for writes")
+    if not isinstance(key, str) or not 1 <= len(key) <= MAX_KEY_LENGTH or not key.isprintable() or not key.isascii():
+        raise validation(
+            "idempotency_key", f"{operation}: an idempotency key is 1 to {MAX_KEY_LENGTH} printable ASCII characters"
+        )
+
+
+def _nanoseconds(seconds: object) -> int:
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < 1e9:
+        raise validation("deadline", f"deadline_s = {seconds!r}; give seconds above 0")
+    return int(seconds * 1e9)
