@@ -1,0 +1,170 @@
+"""How many calls are in flight, seen by a process of its own: Little's law needs a counter that the driver does not sample.
+
+A thread of the driver's process would be let in, by the interpreter's lock, just when no call is being worked on, and would count
+too few. The driver writes two counters and the times at which calls are due into shared memory; a second process looks at
+random moments, with a clock of its own.
+"""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import mmap
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import numpy.typing as npt
+
+from memlab.errors import internal
+from memlab.measure import clock
+
+_HEADER = 3  # sent, finished, due
+_MEAN_GAP_S = 0.000_7
+_CAPACITY = 1 << 20
+
+
+class InFlight:
+    """The driver's side: counts, and asks for the mean of a window."""
+
+    def __init__(self, shared: mmap.mmap, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self._cells = memoryview(shared).cast("q")
+        self._sent = self._finished = 0
+
+    def expect(self, due_ns: npt.NDArray[np.int64] | None, start_ns: int, end_ns: int) -> None:
+        """Begin a lane: samples are taken from *start_ns* to *end_ns*.
+
+        Args:
+            due_ns: when calls are due, ascending: those count as in flight from then on, sent or not; None in a closed loop.
+        """
+        due = np.empty(0, dtype=np.int64) if due_ns is None else due_ns[:_CAPACITY]
+        self._sent = self._finished = 0
+        self._cells[0] = self._cells[1] = 0
+        self._cells[2] = len(due)
+        self._cells[_HEADER : _HEADER + len(due)] = memoryview(due.astype(np.int64).tobytes()).cast("q")
+        self._write(f"{start_ns} {end_ns}")
+
+    def sent(self) -> None:
+        """Count a call of a closed loop."""
+        self._sent += 1
+        self._cells[0] = self._sent
+
+    def finished(self) -> None:
+        """Count an answer, of whatever kind."""
+        self._finished += 1
+        self._cells[1] = self._finished
+
+    def mean(self) -> float:
+        """Return the mean number in flight over the window; nan where no sample was taken. Waits for the window to end."""
+        total, samples = map(int, self._read().split())
+        return total / samples if samples else float("nan")
+
+    def _write(self, line: str) -> None:
+        try:
+            _stream(self._process.stdin).write(line + "\n")
+            _stream(self._process.stdin).flush()
+        except OSError as error:
+            raise internal("sampler", f"the process that samples calls in flight ended: {error}") from error
+
+    def _read(self) -> str:
+        line = _stream(self._process.stdout).readline()
+        if not line:
+            raise internal("sampler", "the process that samples calls in flight ended early")
+        return line
+
+    def ready(self) -> None:
+        """Wait until the sampling process runs."""
+        self._read()
+
+    def release(self) -> None:
+        """Give the shared memory back."""
+        self._cells.release()
+
+
+@contextlib.contextmanager
+def in_flight() -> Iterator[InFlight]:
+    """Start the sampling process, and end it afterwards."""
+    size = 8 * (_HEADER + _CAPACITY)
+    with tempfile.NamedTemporaryFile() as file:
+        file.truncate(size)
+        with mmap.mmap(file.fileno(), size) as shared:
+            environment = os.environ | {"PYTHONPATH": os.pathsep.join([_package_root(), os.environ.get("PYTHONPATH", "")])}
+            process = subprocess.Popen(
+                [sys.executable, "-m", "memlab.measure.in_flight", file.name],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env=environment,
+                start_new_session=True,  # Ctrl-C is the driver's to answer
+            )
+            counter = InFlight(shared, process)
+            try:
+                counter.ready()
+                yield counter
+            finally:
+                counter.release()
+                with contextlib.suppress(OSError):
+                    _stream(process.stdin).close()  # the end of its input ends it
+                try:
+                    process.wait(timeout=5)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+                _stream(process.stdout).close()
+
+
+def _stream(stream: IO[str] | None) -> IO[str]:
+    if stream is None:
+        raise internal("bug", "the sampling process has no pipe")
+    return stream
+
+
+def _package_root() -> str:
+    return str(Path(__file__).resolve().parents[2])
+
+
+def _sample(cells: memoryview, start_ns: int, end_ns: int, chance: random.Random) -> tuple[int, int]:
+    """Return the sum and the number of samples taken at random moments of a window."""
+    due = cells[_HEADER : _HEADER + cells[2]]
+    total = samples = 0
+    at = start_ns + round(chance.expovariate(1 / _MEAN_GAP_S) * 1e9)
+    while at < end_ns:
+        wait = at - clock.monotonic_ns()
+        if wait > 0:
+            time.sleep(wait / 1e9)
+        # `finished` is read first: a call that ends in between is then still counted, never minus one.
+        finished = cells[1]
+        now = clock.monotonic_ns()
+        total += max(cells[0], bisect.bisect_right(due, now)) - finished
+        samples += 1
+        at = max(at, now) + round(chance.expovariate(1 / _MEAN_GAP_S) * 1e9)
+    due.release()
+    return total, samples
+
+
+def main() -> None:
+    """Answer each line `start end` on standard input with `sum samples`, until the input ends."""
+    chance = random.Random(20_250_101)
+    path = Path(sys.argv[1])
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), path.stat().st_size) as shared, memoryview(shared) as raw:
+        cells = raw.cast("q")
+        sys.stdout.write("ready\n")
+        sys.stdout.flush()
+        for line in sys.stdin:
+            start_ns, end_ns = map(int, line.split())
+            total, samples = _sample(cells, start_ns, end_ns, chance)
+            sys.stdout.write(f"{total} {samples}\n")
+            sys.stdout.flush()
+        cells.release()
+
+
+if __name__ == "__main__":
+    main()
