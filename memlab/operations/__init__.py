@@ -1,0 +1,16 @@
+"""What can be asked: one declaration for each operation, one file for each memory layer."""
+
+from memlab.operations import discovery, episodic, semantic, session
+from memlab.operations.registry import Examples, Operation, lookup, operation, operations
+
+__all__ = [
+    "Examples",
+    "Operation",
+    "discovery",
+    "episodic",
+    "lookup",
+    "operation",
+    "operations",
+    "semantic",
+    "session",
+]

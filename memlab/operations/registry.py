@@ -11,15 +11,23 @@ import inspect
 import random
 import re
 import types
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 import numpy as np
+from msgspec import UNSET, Meta
+from msgspec.structs import astuple, force_setattr
 
 from memlab.errors import MemlabError, nearest, validation
+from memlab.operations.parameters import MAX_DIMENSION, MAX_JSON_BYTES, MAX_JSON_DEPTH, PATTERN_TEXTS
 from memlab.storage.demands import Plan
-from memlab.values import Table
+from memlab.values import freeze
+
+Check: TypeAlias = Callable[[Any], Any]
+Detail: TypeAlias = Literal["name", "description", "schema"]
 
 LAYERS = {
     "episodic": "events with a time and a context",
@@ -45,15 +53,19 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     Attributes:
         name: `layer.operation`.
         reads: whether it only reads; else it writes.
+        summary: what it does, in a sentence.
+        plan: begins one call; takes the parameters in the order of `parameters_type`.
         parameters_type: frozen structure of its parameters, with types and bounds.
+        help: what each parameter means.
+        checks: by parameter, what msgspec cannot check or must be brought into one form: Unicode, time zones, JSON.
         result_type: of its answer.
         invalidates: what a write makes stale in its session: operation names, layer names, or `tag:` + a tag.
         cacheable: whether answers may be kept; *ttl_s* bounds for how long.
         resident: tried in memory first, without a thread or a place in the pool.
         scope: `session` sees one session; `all` speaks of none (discovery) or of the list of sessions.
         cost: its class, with targets for p95 and p99.
+        items: for `bulk`: the parameter that says how many items a call has, by its length or its value.
         example: parameters of a valid call from a seeded generator and a few ids that exist.
-        batch_item: for `bulk`: how many items a call has.
     """
 
     name: str
@@ -62,6 +74,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     summary: str
     plan: Callable[..., Any]
     parameters_type: type[msgspec.Struct]
+    help: Mapping[str, str]
+    checks: tuple[tuple[str, Check], ...]
     result_type: Any
     invalidates: tuple[str, ...]
     cacheable: bool
@@ -69,10 +83,11 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     resident: bool
     scope: Literal["session", "all"]
     cost: Cost
+    items: str | None
     example: Callable[[random.Random, Examples], dict[str, Any]]
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> Literal["read", "write"]:
         """`read` or `write`."""
         return "read" if self.reads else "write"
 
@@ -86,41 +101,106 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         """The ceiling of p99 in milliseconds; per item for bulk."""
         return TARGETS[self.cost][1]
 
+    @property
+    def signature(self) -> inspect.Signature:
+        """The parameters and the result as Python shows them, for help and completion."""
+        known = inspect.signature(self.plan)
+        return known.replace(
+            parameters=[one.replace(kind=inspect.Parameter.POSITIONAL_OR_KEYWORD) for one in known.parameters.values()],
+            return_annotation=result_name(self.result_type),
+        )
+
+    def item_count(self, parameters: msgspec.Struct) -> int:
+        """Return how many items a call has: 1 where it is not `bulk`."""
+        given = getattr(parameters, self.items) if self.items else 1
+        return given if isinstance(given, int) else len(given or ())
+
     def start(self, parameters: msgspec.Struct) -> Any:
         """Return the plan of one call: a generator, or the answer itself where nothing is asked of storage."""
-        return self.plan(**{name: getattr(parameters, name) for name in parameters.__struct_fields__})
+        return self.plan(*astuple(parameters))
 
     def validate(self, given: Mapping[str, Any]) -> msgspec.Struct:
-        """Return the call's parameters, or raise one clear VALIDATION error; nothing has been done then."""
-        for name in given:
-            if name not in self.parameters_type.__struct_fields__:
-                raise validation(
-                    "unknown_parameter",
-                    f"{self.name} has no parameter '{name}'{nearest(str(name), self.parameters_type.__struct_fields__)}",
-                    operation=self.name,
-                )
+        """Return the call's parameters, or raise one clear VALIDATION error; nothing has been done then.
+
+        Times come out in UTC, vectors as unit float32, JSON tables as copies that nobody can change.
+        """
         try:
             parameters = msgspec.convert(given, self.parameters_type, strict=True, dec_hook=_decode)
-        except msgspec.ValidationError as error:
-            raise self._refusal(str(error)) from None
-        except MemlabError as error:
-            raise validation(error.reason, f"{self.name}: {error.text}", operation=self.name) from None
-        for name in parameters.__struct_fields__:
-            problem = _unfit(getattr(parameters, name))
-            if problem:
-                raise validation("bounds", f"{self.name}: {name} {problem}", operation=self.name)
+        except (msgspec.ValidationError, RecursionError) as error:
+            parameters = self._convert_again(given, error)
+        for name, check in self.checks:
+            value = getattr(parameters, name)
+            if value is None or value is UNSET:
+                continue
+            try:
+                checked = check(value)
+            except ValueError as error:
+                raise validation("bounds", f"{self.name}: {name} {error}", operation=self.name, parameter=name) from None
+            if checked is not value:
+                force_setattr(parameters, name, checked)
         return parameters
 
-    def _refusal(self, text: str) -> MemlabError:
-        what, _, where = text.partition(" - at `$")
-        field = where.rstrip("`").lstrip(".")
+    def _convert_again(self, given: Mapping[str, Any], error: Exception) -> msgspec.Struct:
+        """Try once more with NumPy's numbers as Python's, which notebooks are full of; then say what is wrong."""
+        plain = given
+        if isinstance(given, Mapping):
+            plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in given.items()}
+            if any(isinstance(value, np.generic) for value in given.values()):
+                try:
+                    return msgspec.convert(plain, self.parameters_type, strict=True, dec_hook=_decode)
+                except (msgspec.ValidationError, RecursionError) as second:
+                    error = second
+        raise self._refusal(plain, str(error)) from None
+
+    def _refusal(self, given: Any, text: str) -> MemlabError:
+        """Return one clear error of what msgspec says: which parameter, what was given, what fits."""
+        known = self.parameters_type.__struct_fields__
+        if not isinstance(given, Mapping):
+            return validation(
+                "type",
+                f"{self.name}: parameters are a table of names and values, not {type(given).__name__}",
+                operation=self.name,
+            )
+        for name in given:
+            if name not in known:
+                shown = name if isinstance(name, str) else repr(name)
+                return validation(
+                    "unknown_parameter",
+                    f"{self.name} has no parameter '{_short(shown)}'{nearest(shown[:64], known)}",
+                    operation=self.name,
+                )
+        what, _, where = text.partition(" - at ")
+        path = re.sub(r"^.*`\$\.?(.*)`$", r"\1", where, flags=re.DOTALL)
         missing = re.search(r"missing required field `(\w+)`", what)
         if missing:
-            return validation("missing_parameter", f"{self.name} needs {missing[1]}", operation=self.name)
-        reason = "bounds" if re.search(r"[<>]=?|length|matching|invalid enum", what, re.I) else "type"
-        return validation(reason, f"{self.name}: {field or 'parameters'}: {what[:1].lower()}{what[1:]}", operation=self.name)
+            inside = f" in {path}" if path else ""
+            return validation("missing_parameter", f"{self.name} needs {missing[1]}{inside}", operation=self.name)
+        unknown = re.search(r"unknown field `(.*)`", what, re.DOTALL)
+        if unknown:
+            return validation(
+                "unknown_parameter", f"{self.name}: {path} has no field '{_short(unknown[1])}'", operation=self.name
+            )
+        name = re.split(r"[.\[]", path)[0]
+        value = given.get(name)
+        shown = f" = {_short(repr(value))}" if isinstance(value, (bool, int, float, type(None))) and path == name else ""
+        reason, says = self._complaint(what, name, value if path == name else None)
+        return validation(reason, f"{self.name}: {path or 'parameters'}{shown}: {says}", operation=self.name, parameter=name)
 
-    def describe(self, detail: Literal["name", "description", "schema"] = "schema") -> dict[str, Any]:
+    def _complaint(self, what: str, name: str, value: Any) -> tuple[str, str]:
+        """Return the reason for programs and the sentence for people."""
+        if what.startswith("a vector"):
+            return "vector", what
+        choices = _choices(get_type_hints(self.plan, include_extras=True).get(name))
+        if "enum" in what and choices:
+            given = f"'{_short(value)}' is none of them" if isinstance(value, str) else "the value is none of them"
+            return "bounds", f"give one of {', '.join(choices)}; {given}"
+        for pattern, says in PATTERN_TEXTS.items():
+            if "matching regex" in what and repr(pattern)[1:-1] in what:
+                return "bounds", says
+        reason = "bounds" if re.search(r"[<>]=?|of length|matching|enum", what) else "type"
+        return reason, f"{what[:1].lower()}{what[1:]}"
+
+    def describe(self, detail: Detail = "schema") -> dict[str, Any]:
         """Return what programs and `memlab operations` show of it, at one of three levels of detail."""
         if detail == "name":
             return {"name": self.name}
@@ -136,13 +216,71 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         }
 
 
-class Examples(msgspec.Struct, frozen=True):
-    """What exists in the session that an example is for: `ids[layer]`, contents to ask for, tags, and the vectors' dimension."""
+def _short(text: str) -> str:
+    """Return *text* fit for one line of an error: printable, and not long."""
+    shown = text if len(text) <= 64 else f"{text[:61]}..."
+    return shown if shown.isprintable() else ascii(shown)[1:-1]
 
-    ids: Mapping[str, list[str]]
-    contents: list[str]
-    tags: list[str]
-    dimension: int
+
+class Examples(msgspec.Struct, frozen=True, kw_only=True):
+    """What exists in the session that an example is for, and what it may make use of.
+
+    Attributes:
+        ids: by layer, ids that exist.
+        contents: texts to remember and to ask for.
+        tags: tags and topics in use.
+        dimension: of the vectors that a call brings along; 0 where the embedder makes them.
+    """
+
+    ids: Mapping[str, Sequence[str]] = {}
+    contents: Sequence[str] = ("Ada drinks tea in the harbour", "Bo repaired the engine on Sunday", "the meeting moved to May")
+    tags: Sequence[str] = ("people", "plans", "work")
+    dimension: int = 0
+
+    def id(self, chance: random.Random, layer: str) -> str:
+        """Return an id of a layer; one that does not exist where the layer is empty."""
+        return chance.choice(self.ids.get(layer) or ("none",))
+
+    def question(self, chance: random.Random) -> str:
+        """Return a few words of a content."""
+        found = chance.choice(self.contents).split()
+        start = chance.randrange(len(found))
+        return " ".join(found[start : start + chance.randint(1, 8)])
+
+    def some_tags(self, chance: random.Random) -> list[str]:
+        """Return one to three tags."""
+        return chance.sample(self.tags, k=min(len(self.tags), chance.randint(1, 3)))
+
+    def embedding(self, chance: random.Random, name: str = "embedding") -> dict[str, list[float]]:
+        """Return the parameter *name* with a random unit vector, or nothing where the embedder makes it."""
+        if not self.dimension:
+            return {}
+        vector = np.array([chance.gauss(0.0, 1.0) for _ in range(self.dimension)])
+        return {name: (vector / np.linalg.norm(vector)).tolist()}
+
+    def query_embedding(self, chance: random.Random) -> dict[str, list[float]]:
+        """Return the parameter `query_embedding` where the embedder does not make it."""
+        return self.embedding(chance, "query_embedding")
+
+    def event(self, chance: random.Random) -> dict[str, Any]:
+        """Return the parameters of an event to be remembered."""
+        return {
+            "content": f"{chance.choice(self.contents)} {chance.randrange(1_000_000)}",
+            "tags": self.some_tags(chance),
+            "confidence": round(chance.random(), 3),
+            "occurred_at": f"20{chance.randint(10, 25)}-{chance.randint(1, 12):02}-{chance.randint(1, 28):02}T12:00:00Z",
+            **self.embedding(chance),
+        }
+
+    def fact(self, chance: random.Random) -> dict[str, Any]:
+        """Return the parameters of a fact to be stored."""
+        return {
+            "content": f"{chance.choice(self.contents)} {chance.randrange(1_000_000)}",
+            "kind": chance.choice(["fact", "principle", "concept"]),
+            "topics": self.some_tags(chance),
+            "confidence": round(chance.random(), 3),
+            **self.embedding(chance),
+        }
 
 
 _REGISTRY: dict[str, Operation] = {}
@@ -159,6 +297,7 @@ def operation(
     ttl_s: float | None = None,
     resident: bool = False,
     scope: Literal["session", "all"] = "session",
+    items: str | None = None,
     example: Callable[[random.Random, Examples], dict[str, Any]],
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Declare the decorated plan as the operation *name*, `layer.operation`; `Operation` says what each argument means."""
@@ -172,21 +311,31 @@ def operation(
 
     def declare(plan: Callable[..., Any]) -> Callable[..., Any]:
         hints = get_type_hints(plan, include_extras=True)
+        text = inspect.cleandoc(plan.__doc__ or "")
+        said = _arguments(text)
         fields: list[Any] = []
         for parameter in inspect.signature(plan).parameters.values():
-            if parameter.default is inspect.Parameter.empty:
-                fields.append((parameter.name, hints[parameter.name]))
-            else:
-                fields.append((parameter.name, hints[parameter.name], parameter.default))
+            hint = hints[parameter.name]
+            if parameter.name in said:
+                hint = Annotated[hint, Meta(description=said[parameter.name])]
+            default = () if parameter.default is inspect.Parameter.empty else (parameter.default,)
+            fields.append((parameter.name, hint, *default))
+        parameters_type = msgspec.defstruct(
+            name.replace(".", "_"), fields, frozen=True, kw_only=True, forbid_unknown_fields=True, eq=False
+        )
+        explained = {one[0]: _description(one[1]) for one in fields}
+        if not text or not all(explained.values()):
+            lacking = ", ".join(one for one, help in explained.items() if not help) or "itself"
+            raise validation("declaration", f"{name} does not explain {lacking}: give a docstring with Args, or a description")
         _REGISTRY[name] = Operation(
             name=name,
             layer=layer,
             reads=reads,
-            summary=inspect.cleandoc(plan.__doc__ or "").split("\n\n")[0].replace("\n", " "),
+            summary=text.split("\n\n")[0].replace("\n", " "),
             plan=plan,
-            parameters_type=msgspec.defstruct(
-                name.replace(".", "_"), fields, frozen=True, kw_only=True, forbid_unknown_fields=True, eq=False
-            ),
+            parameters_type=parameters_type,
+            help=explained,
+            checks=tuple((one[0], check) for one in fields if (check := _check_of(one[1])) is not None),
             result_type=_result(hints["return"]),
             invalidates=tuple(invalidates) or (() if reads else (layer,)),
             cacheable=reads if cacheable is None else cacheable,
@@ -194,6 +343,7 @@ def operation(
             resident=resident,
             scope=scope,
             cost=cost or ("read" if reads else "write"),
+            items=items,
             example=example,
         )
         return plan
@@ -201,19 +351,51 @@ def operation(
     return declare
 
 
+def _arguments(docstring: str) -> dict[str, str]:
+    """Return what the `Args:` of a docstring say of each parameter."""
+    block = re.search(r"^Args:\n((?: {4}.*(?:\n|$)|\n)+)", docstring, re.MULTILINE)
+    said: dict[str, str] = {}
+    for entry in re.findall(r"^ {4}(\w[\w, ]*): (.+(?:\n {5,}.+)*)", block[1] if block else "", re.MULTILINE):
+        for name in entry[0].split(","):
+            said[name.strip()] = " ".join(entry[1].split())
+    return said
+
+
+def _description(hint: Any) -> str:
+    """Return what an annotation says of itself; of several, the outermost."""
+    if get_origin(hint) is Annotated:
+        own = next((one.description for one in reversed(hint.__metadata__) if isinstance(one, Meta) and one.description), None)
+        return own or _description(get_args(hint)[0])
+    if get_origin(hint) in (Union, types.UnionType):
+        return next((text for part in get_args(hint) if (text := _description(part))), "")
+    return ""
+
+
+def _choices(hint: Any) -> list[str]:
+    """Return the words that an annotation admits."""
+    if get_origin(hint) is Literal:
+        return [str(word) for word in get_args(hint)]
+    if get_origin(hint) is Annotated:
+        return _choices(get_args(hint)[0])
+    if get_origin(hint) in (Union, types.UnionType):
+        return [word for part in get_args(hint) for word in _choices(part)]
+    return []
+
+
 def lookup(name: str) -> Operation:
     """Return the operation *name*; VALIDATION `unknown_operation` with the nearest known name otherwise."""
     found = _REGISTRY.get(name) if isinstance(name, str) else None
     if found is None:
-        raise validation("unknown_operation", f"no operation {name!r}{nearest(str(name), _REGISTRY)}")
+        raise validation("unknown_operation", f"no operation {_short(repr(name))}{nearest(str(name)[:64], _REGISTRY)}")
     return found
 
 
 def operations(layer: str | None = None) -> list[Operation]:
-    """Return every operation, or those of one layer, in the order of their declaration."""
+    """Return every operation, or those of one layer, in the order of the layers and of their declaration."""
     if layer is not None and layer not in LAYERS:
-        raise validation("unknown_layer", f"no layer {layer!r}{nearest(layer, LAYERS)}")
-    return [one for one in _REGISTRY.values() if layer in (None, one.layer)]
+        raise validation("unknown_layer", f"no layer {_short(repr(layer))}{nearest(str(layer)[:64], LAYERS)}")
+    places = {name: place for place, name in enumerate(LAYERS)}
+    return sorted((one for one in _REGISTRY.values() if layer in (None, one.layer)), key=lambda one: places[one.layer])
 
 
 def layers() -> Iterator[tuple[str, str]]:
@@ -221,8 +403,9 @@ def layers() -> Iterator[tuple[str, str]]:
     yield from LAYERS.items()
 
 
+@lru_cache(maxsize=1_024)
 def schema(kind: type[msgspec.Struct]) -> dict[str, Any]:
-    """Return the JSON schema of an operation's parameters, bounds and help included."""
+    """Return the JSON schema of an operation's parameters, bounds and help included; made once for each."""
     (top,), definitions = msgspec.json.schema_components([kind], schema_hook=_schema_hook)
     resolved: dict[str, Any] = _inline(top, definitions)
     return resolved
@@ -243,64 +426,100 @@ def _schema_hook(kind: type) -> dict[str, Any]:
     raise NotImplementedError(kind)
 
 
-MAX_DIMENSION = 8192
-MAX_JSON_BYTES = 16 * 1024
-MAX_JSON_DEPTH = 8
-
-
 def _decode(kind: type, value: Any) -> Any:
-    """Take a vector as any sequence of finite numbers; its dimension is the database's and is checked there."""
+    """Take a vector as any sequence of finite numbers; its dimension is the database's and is checked there.
+
+    Raises:
+        ValueError: it is none; msgspec adds where it stood.
+    """
     if kind is not np.ndarray:
         raise NotImplementedError(kind)
-    if isinstance(value, (str, bytes)) or not isinstance(value, (list, tuple, np.ndarray)):
-        raise validation("vector", f"a vector is a sequence of numbers, not {type(value).__name__}")
+    if not isinstance(value, (np.ndarray, list, tuple)):
+        raise ValueError(f"a vector is a sequence of numbers, not {type(value).__name__}")
     try:
         vector = np.asarray(value)
         if vector.dtype.kind not in "fiu" or vector.ndim != 1:
             raise ValueError
-        vector = vector.astype(np.float32, copy=True)
     except (ValueError, TypeError, OverflowError):
-        raise validation("vector", "a vector is one flat sequence of numbers") from None
+        raise ValueError("a vector is one flat sequence of numbers") from None
     if not 1 <= len(vector) <= MAX_DIMENSION:
-        raise validation("vector", f"a vector has 1 to {MAX_DIMENSION} numbers, not {len(vector)}")
-    norm = float(np.linalg.norm(vector.astype(np.float64)))
+        raise ValueError(f"a vector has 1 to {MAX_DIMENSION:,} numbers, not {len(vector):,}")
+    wide = vector.astype(np.float64)
+    norm = float(np.sqrt(wide @ wide))
     if not 1e-6 < norm < 1e6:  # NaN and infinity fail too
-        raise validation("vector", f"a vector is finite with a length between 1e-6 and 1e6, not {norm:g}")
-    vector = (vector / norm).astype(np.float32)
-    vector.flags.writeable = False
-    return vector
+        raise ValueError(f"a vector is finite and between 1e-6 and 1e6 long, not {norm:g}")
+    unit = (wide / norm).astype(np.float32)
+    unit.flags.writeable = False
+    return unit
 
 
-def _unfit(value: Any) -> str | None:
-    """Return why a decoded value cannot be stored, or None: text that is not Unicode, or a JSON value too large or deep."""
-    if isinstance(value, str):
-        return None if value.isascii() or _is_unicode(value) else "is not valid Unicode: it holds a lone surrogate"
-    if isinstance(value, dict):
-        try:
-            if _depth(value) > MAX_JSON_DEPTH:
-                return f"is nested deeper than {MAX_JSON_DEPTH} levels"
-            size = len(msgspec.json.encode(value))
-        except (TypeError, ValueError, UnicodeEncodeError, OverflowError, RecursionError, msgspec.MsgspecError):
-            return "must hold JSON values only: text, finite numbers, true, false, null, lists and tables with text keys"
-        return None if size <= MAX_JSON_BYTES else f"takes {size:,} bytes as JSON; at most {MAX_JSON_BYTES:,} fit"
-    if isinstance(value, (tuple, list)):
-        return next((problem for item in value if (problem := _unfit(item))), None)
-    if isinstance(value, msgspec.Struct):
-        return next((f"{name} {problem}" for name in value.__struct_fields__ if (problem := _unfit(getattr(value, name)))), None)
+# --- what msgspec cannot check ---------------------------------------------------------------------------------------
+
+
+def _check_of(hint: Any) -> Check | None:
+    """Return what checks a value of this annotation and brings it into one form, or None where msgspec has done it all.
+
+    A check returns the value, or another in its place, and raises ValueError with the rest of a sentence that starts with
+    the parameter's name.
+    """
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _check_of(arguments[0])
+    if origin in (Union, types.UnionType):
+        return next((check for part in arguments if (check := _check_of(part)) is not None), None)
+    if hint is str:
+        return _text
+    if hint is datetime:
+        return _utc
+    if origin is dict:
+        return _json
+    if origin is tuple:
+        inner = _check_of(arguments[0])
+        return None if inner is None else _each(inner)
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+        hints = get_type_hints(hint, include_extras=True)
+        return _fields([(name, check) for name in hint.__struct_fields__ if (check := _check_of(hints[name])) is not None])
     return None
 
 
-def _is_unicode(text: str) -> bool:
+def _text(value: str) -> str:
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError("is not valid Unicode: it holds a lone surrogate") from None
+    return value
+
+
+def _utc(value: datetime) -> datetime:
+    if value.tzinfo is UTC:
+        return value
     try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+        return value.astimezone(UTC)
+    except (OverflowError, ValueError):
+        raise ValueError("lies outside the years 1 to 9999 in UTC") from None
+
+
+def _json(value: dict[str, Any]) -> dict[str, Any]:
+    try:
+        deep = _depth(value) > MAX_JSON_DEPTH
+        size = 0 if deep else len(msgspec.json.encode(value))
+    except (TypeError, ValueError, OverflowError, msgspec.MsgspecError):
+        raise ValueError(
+            "holds what is not JSON; text, finite numbers, true, false, null, lists and tables with text keys are"
+        ) from None
+    if deep:
+        raise ValueError(f"is nested deeper than {MAX_JSON_DEPTH} levels")
+    if size > MAX_JSON_BYTES:
+        raise ValueError(f"takes {size:,} bytes as JSON; at most {MAX_JSON_BYTES:,} fit")
+    frozen: dict[str, Any] = freeze(value)
+    return frozen
 
 
 def _depth(value: Any, level: int = 1) -> int:
-    if level > MAX_JSON_DEPTH + 1:
-        return level
+    """Return how deep a JSON value is nested, or one more than is allowed."""
+    if level > MAX_JSON_DEPTH:
+        return level if isinstance(value, (dict, list, tuple)) else level - 1
     if isinstance(value, dict):
         if not all(isinstance(key, str) for key in value):
             raise TypeError
@@ -309,9 +528,34 @@ def _depth(value: Any, level: int = 1) -> int:
         return max((_depth(inner, level + 1) for inner in value), default=level)
     if isinstance(value, float) and not np.isfinite(value):
         raise ValueError
-    if value is not None and not isinstance(value, (str, int, float, bool)):
+    if value is not None and not isinstance(value, (str, int, float)):
         raise TypeError
-    return level
+    return level - 1
+
+
+def _each(check: Check) -> Check:
+    def checked(values: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(check(value) for value in values)
+
+    return checked
+
+
+def _fields(checks: Iterable[tuple[str, Check]]) -> Check:
+    known = tuple(checks)
+
+    def checked(value: msgspec.Struct) -> msgspec.Struct:
+        for name, check in known:
+            given = getattr(value, name)
+            if given is not None and given is not UNSET:
+                try:
+                    result = check(given)
+                except ValueError as error:
+                    raise ValueError(f"holds one whose {name} {error}") from None
+                if result is not given:
+                    force_setattr(value, name, result)
+        return value
+
+    return checked
 
 
 def _result(hint: Any) -> Any:
