@@ -7,6 +7,7 @@
 #   make bench               speed of the engine at 100,000 memories: a report
 #   make soak                200 kills of a writing process, 20,000 steps against the model: a quarter of an hour or more
 #   make env                 set up only: .venv/bin/memlab
+#   make readme              write the README's table of operations from their declarations
 #   make lock                choose versions again and write requirements.lock
 #   make clean               remove .venv; results stay
 
@@ -16,7 +17,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help env guide test lab bench soak lock clean
+.PHONY: help env guide test lab bench soak readme lock clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -61,6 +62,9 @@ bench: env
 
 soak: env
 	HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest -m soak --timeout=0 tests
+
+readme: env
+	$(BIN)/python -c 'from memlab.operations import table; table.renew("README.md")'
 
 lock: env
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade --generate-hashes --quiet \
