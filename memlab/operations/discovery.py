@@ -13,11 +13,11 @@ import msgspec
 from msgspec import Meta
 
 from memlab.operations import registry
-from memlab.operations.parameters import Limit, Name, Query
+from memlab.operations.parameters import Name, Text
 from memlab.operations.registry import Operation, operation
 from memlab.values import Table
 
-Layer = Annotated[Name, Meta(max_length=64, description="Only operations of this memory layer.")]
+Layer = Annotated[Name, Meta(description="Only operations of this memory layer.")]
 Detail = Annotated[
     Literal["name", "description", "schema"],
     Meta(description="The name alone; with layer, kind and description; or with parameters, result and target times as well."),
@@ -64,11 +64,10 @@ class LayerCard(msgspec.Struct, frozen=True, kw_only=True):
     },
 )
 def search(
-    query: Annotated[Query, Meta(max_length=1_024, description="The task in your own words; none lists every operation.")]
-    | None = None,
+    query: Annotated[Text, Meta(description="The task in your own words; none lists every operation.")] | None = None,
     layer: Layer | None = None,
     detail: Detail = "description",
-    limit: Annotated[Limit, Meta(description="Operations returned at most.")] = 100,
+    limit: Annotated[int, Meta(ge=1, le=200, description="Operations returned at most.")] = 100,
 ) -> Table[Card]:
     """Return operations that fit a task, best first, or all of them.
 
@@ -87,7 +86,7 @@ def search(
     cost="discovery",
     example=lambda chance, known: {"name": chance.choice(["episodic.recall", "semantic.store", "session.create"])},
 )
-def get(name: Annotated[Name, Meta(max_length=128, description="`layer.operation`.")]) -> Card:
+def get(name: Annotated[Name, Meta(description="`layer.operation`.")]) -> Card:
     """Return everything that is declared of one operation."""
     return card(registry.lookup(name).name, "schema")
 
@@ -110,6 +109,7 @@ def card(name: str, detail: Literal["name", "description", "schema"]) -> Card:
 
 FIELD_WEIGHTS = {"name": 4.0, "summary": 2.0, "details": 1.0, "parameters": 0.5}
 SATURATION = 1.2  # BM25's k1
+LENGTH_NORM = 0.6  # BM25's b
 STOP_WORDS = frozenset(
     "a an and are as at be but by can do for from had has have how i if in into is it its me my not of on or our so that the "
     "their them then there these they this to up us was we were what when where which who will with you your".split()
@@ -141,7 +141,7 @@ def _stem(word: str) -> str:
         if word.endswith(ending) and len(word) - len(ending) >= 3 and not word.endswith("ss"):
             word = word[: -len(ending)] + instead
             break
-    return word.removesuffix("e") if len(word) > 4 else word
+    return word.removesuffix("e") if len(word) > 3 else word
 
 
 class _Statistics(msgspec.Struct, frozen=True):
@@ -153,26 +153,29 @@ class _Statistics(msgspec.Struct, frozen=True):
 
 @lru_cache(maxsize=4)
 def _statistics(names: tuple[str, ...]) -> _Statistics:
+    fields = {name: {field: words(text) for field, text in _fields(registry.lookup(name)).items()} for name in names}
+    usual = {field: sum(len(one[field]) for one in fields.values()) / len(names) for field in FIELD_WEIGHTS}
     counts: dict[str, dict[str, float]] = {}
-    for name in names:
-        one = registry.lookup(name)
-        summary, _, details = (one.plan.__doc__ or "").partition("\n\n")
-        parameters = " ".join(f"{field} {one.help.get(field, '')}" for field in one.parameters_type.__struct_fields__)
-        fields = {
-            "name": name.replace(".", " ").replace("_", " "),
-            "summary": summary,
-            "details": details,
-            "parameters": parameters,
-        }
-        weighed: Counter[str] = Counter()
-        for field, text in fields.items():
-            found = words(text)
+    for name, texts in fields.items():
+        weighed: dict[str, float] = {}
+        for field, found in texts.items():
+            length = 1 - LENGTH_NORM + LENGTH_NORM * len(found) / (usual[field] or 1)
             for word, times in Counter(found).items():
-                weighed[word] += FIELD_WEIGHTS[field] * times / (1 + len(found) / 20)  # type: ignore[assignment]
-        counts[name] = dict(weighed)
+                weighed[word] = weighed.get(word, 0.0) + FIELD_WEIGHTS[field] * times / length
+        counts[name] = weighed
     carriers = Counter(word for weighed in counts.values() for word in weighed)
     rarity = {word: math.log(1 + (len(names) - times + 0.5) / (times + 0.5)) for word, times in carriers.items()}
     return _Statistics(counts, rarity)
+
+
+def _fields(one: Operation) -> dict[str, str]:
+    summary, _, details = (one.plan.__doc__ or "").partition("\n\n")
+    return {
+        "name": one.name.replace(".", " ").replace("_", " "),
+        "summary": summary,
+        "details": details.partition("Args:")[0].partition("Raises:")[0],
+        "parameters": " ".join(f"{name.replace('_', ' ')} {help}" for name, help in one.help.items()),
+    }
 
 
 def _score(wanted: set[str], name: str, statistics: _Statistics) -> float:

@@ -179,6 +179,7 @@ def get_event(id: Id) -> Plan[Event]:
 @operation(
     "episodic.remember",
     writes=True,
+    invalidates=("tag:tags",),
     example=lambda chance, known: known.event(chance),
 )
 def remember(
@@ -218,6 +219,7 @@ def remember(
     "episodic.bulk_remember",
     writes=True,
     cost="bulk",
+    invalidates=("tag:events.tags",),
     items="events",
     example=lambda chance, known: {"events": [known.event(chance) for _ in range(chance.randint(1, 20))]},
 )

@@ -37,6 +37,7 @@ PATTERN_TEXTS = {
 Text = Annotated[str, Meta(min_length=1, max_length=MAX_TEXT, pattern=NOT_BLANK)]
 Content = Annotated[Text, Meta(description="The text to be remembered.")]
 Query = Annotated[Text, Meta(description="What is looked for, in words.")]
+# A word or a few; three of them and the blanks between fit into one content, as `semantic.store_fact` needs it.
 Name = Annotated[str, Meta(min_length=1, max_length=1_024, pattern=ONE_LINE)]
 Source = Annotated[Name, Meta(description="Where it comes from: a speaker, a file, an address.")]
 

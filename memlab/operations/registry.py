@@ -8,6 +8,7 @@ invalidation rules, the benchmark's and the tests' inputs. Adding one touches on
 from __future__ import annotations
 
 import inspect
+import math
 import random
 import re
 import types
@@ -22,7 +23,7 @@ from msgspec import UNSET, Meta
 from msgspec.structs import astuple, force_setattr
 
 from memlab.errors import MemlabError, nearest, validation
-from memlab.operations.parameters import MAX_DIMENSION, MAX_JSON_BYTES, MAX_JSON_DEPTH, PATTERN_TEXTS
+from memlab.operations.parameters import ID_PATTERN, MAX_DIMENSION, MAX_JSON_BYTES, MAX_JSON_DEPTH, PATTERN_TEXTS
 from memlab.storage.demands import Plan
 from memlab.values import freeze
 
@@ -59,7 +60,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         help: what each parameter means.
         checks: by parameter, what msgspec cannot check or must be brought into one form: Unicode, time zones, JSON.
         result_type: of its answer.
-        invalidates: what a write makes stale in its session: operation names, layer names, or `tag:` + a tag.
+        invalidates: what a write makes stale in its session: operation names, layer names, or, for writes that only add
+            memories, `tag:` and the parameter (or `parameter.field`) with their tags.
         cacheable: whether answers may be kept; *ttl_s* bounds for how long.
         resident: tried in memory first, without a thread or a place in the pool.
         scope: `session` sees one session; `all` speaks of none (discovery) or of the list of sessions.
@@ -405,9 +407,9 @@ def layers() -> Iterator[tuple[str, str]]:
 
 @lru_cache(maxsize=1_024)
 def schema(kind: type[msgspec.Struct]) -> dict[str, Any]:
-    """Return the JSON schema of an operation's parameters, bounds and help included; made once for each."""
+    """Return the JSON schema of an operation's parameters, bounds and help included; made once for each, and frozen."""
     (top,), definitions = msgspec.json.schema_components([kind], schema_hook=_schema_hook)
-    resolved: dict[str, Any] = _inline(top, definitions)
+    resolved: dict[str, Any] = freeze(_inline(top, definitions))
     return resolved
 
 
@@ -444,11 +446,13 @@ def _decode(kind: type, value: Any) -> Any:
         raise ValueError("a vector is one flat sequence of numbers") from None
     if not 1 <= len(vector) <= MAX_DIMENSION:
         raise ValueError(f"a vector has 1 to {MAX_DIMENSION:,} numbers, not {len(vector):,}")
-    wide = vector.astype(np.float64)
-    norm = float(np.sqrt(wide @ wide))
+    unit = vector.astype(np.float64)
+    norm = math.sqrt(unit @ unit)
     if not 1e-6 < norm < 1e6:  # NaN and infinity fail too
         raise ValueError(f"a vector is finite and between 1e-6 and 1e6 long, not {norm:g}")
-    unit = (wide / norm).astype(np.float32)
+    if abs(norm - 1.0) > 1e-6:  # a vector that was normalised once keeps its bits
+        unit /= norm
+    unit = unit.astype(np.float32)
     unit.flags.writeable = False
     return unit
 
@@ -464,7 +468,8 @@ def _check_of(hint: Any) -> Check | None:
     """
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        return _check_of(arguments[0])
+        plain = any(isinstance(one, Meta) and one.pattern == ID_PATTERN for one in arguments[1:])
+        return None if plain else _check_of(arguments[0])
     if origin in (Union, types.UnionType):
         return next((check for part in arguments if (check := _check_of(part)) is not None), None)
     if hint is str:
@@ -567,8 +572,8 @@ def _result(hint: Any) -> Any:
 def result_name(hint: Any) -> str:
     """Return an annotation as a person would write it.
 
-    >>> result_name(Table[int])
-    'Table[int]'
+    >>> result_name(tuple[int, ...] | None)
+    'tuple[int, …] | None'
     """
     if get_origin(hint) is Annotated:
         return result_name(get_args(hint)[0])

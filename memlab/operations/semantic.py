@@ -17,6 +17,7 @@ from msgspec import UNSET, Meta, UnsetType
 from memlab.errors import not_found, validation
 from memlab.operations.parameters import (
     MAX_ITEMS,
+    NOT_BLANK,
     BelowConfidence,
     BulkLimit,
     Confidence,
@@ -73,8 +74,6 @@ Kind = Annotated[
     Meta(description="A fact (what is so), a principle (what holds in general) or a concept (what a thing is)."),
 ]
 OnlyKind = Annotated[Kind, Meta(description="Only memories of this kind.")]
-# A triple must fit into one content: subject, predicate and object with two blanks between them.
-Term = Annotated[Name, Meta(max_length=1_024)]
 
 SCAN = 1_000  # memories looked at between two steps of a bounded walk
 
@@ -348,7 +347,15 @@ def search_related(id: Id, limit: Limit = 10) -> Plan[Table[Fact]]:
     example=lambda chance, known: {"prefix": known.question(chance)[: chance.randint(1, 8)].strip() or "a", "limit": 5},
 )
 def instant_search(
-    prefix: Annotated[Query, Meta(max_length=256, description="What has been typed so far; its last word may be unfinished.")],
+    prefix: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=256,
+            pattern=NOT_BLANK,
+            description="What has been typed so far; its last word may be unfinished.",
+        ),
+    ],
     limit: Limit = 5,
 ) -> Plan[Table[Fact]]:
     """Return the memories that match what has been typed so far, best first."""
@@ -388,7 +395,14 @@ def list_facts(
     return Table(values, following)
 
 
-@operation("semantic.analyze_topics", reads=True, cost="complex", example=lambda chance, known: {"limit": chance.randint(1, 50)})
+# Totals change when a memory that they count expires, and a kept answer would not know when: they are always counted anew.
+@operation(
+    "semantic.analyze_topics",
+    reads=True,
+    cost="complex",
+    cacheable=False,
+    example=lambda chance, known: {"limit": chance.randint(1, 50)},
+)
 def analyze_topics(
     limit: Annotated[int, Meta(ge=1, le=500, description="Topics returned at most.")] = 50,
 ) -> Plan[Table[Topic]]:
@@ -402,7 +416,7 @@ def analyze_topics(
     return Table(Topic(share=row["memories"] / memories if memories else 0.0, **row) for row in rows)
 
 
-@operation("semantic.get_stats", reads=True, cost="complex", example=lambda chance, known: {})
+@operation("semantic.get_stats", reads=True, cost="complex", cacheable=False, example=lambda chance, known: {})
 def get_stats() -> Plan[SemanticStatistics]:
     """Return totals of the session's semantic memory.
 
@@ -426,7 +440,7 @@ def get_stats() -> Plan[SemanticStatistics]:
 # --- writing -------------------------------------------------------------------------------------------------------
 
 
-@operation("semantic.store", writes=True, example=lambda chance, known: known.fact(chance))
+@operation("semantic.store", writes=True, invalidates=("tag:topics",), example=lambda chance, known: known.fact(chance))
 def store(
     content: Content,
     kind: Kind = "fact",
@@ -455,6 +469,7 @@ def store(
 @operation(
     "semantic.store_fact",
     writes=True,
+    invalidates=("tag:topics",),
     example=lambda chance, known: {
         "subject": chance.choice(["Ada", "the engine", "Bo"]),
         "predicate": chance.choice(["likes", "works_at", "is part of"]),
@@ -463,9 +478,9 @@ def store(
     },
 )
 def store_fact(
-    subject: Annotated[Term, Meta(description="Who or what the fact is about.")],
-    predicate: Annotated[Term, Meta(description="What is said of the subject; `works_at` is read as `works at`.")],
-    object: Annotated[Term, Meta(description="Whom or what it relates the subject to.")],
+    subject: Annotated[Name, Meta(description="Who or what the fact is about.")],
+    predicate: Annotated[Name, Meta(description="What is said of the subject; `works_at` is read as `works at`.")],
+    object: Annotated[Name, Meta(description="Whom or what it relates the subject to.")],
     topics: Topics = (),
     confidence: Confidence = 1.0,
     source: Source | None = None,
@@ -497,6 +512,7 @@ def store_fact(
     "semantic.bulk_store",
     writes=True,
     cost="bulk",
+    invalidates=("tag:facts.topics",),
     items="facts",
     example=lambda chance, known: {"facts": [known.fact(chance) for _ in range(chance.randint(1, 20))]},
 )
