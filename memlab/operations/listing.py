@@ -1,4 +1,4 @@
-"""The catalogue as people read it: `memlab operations`, and the table in the README."""
+"""The catalogue as people and programs read it: the command `memlab operations`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from memlab.errors import validation
 from memlab.operations import registry
 from memlab.operations.registry import Operation
 
-BEGIN = "<!-- operations: generated, see `make readme` -->"
-END = "<!-- operations: end -->"
 WIDTH = 100
 
 
@@ -101,31 +99,3 @@ def type_text(known: dict[str, Any]) -> str:
 
 def _range(low: float | None, high: float | None) -> str:
     return f"{'' if low is None else f'{low:g}'}..{'' if high is None else f'{high:g}'}"
-
-
-def readme_table() -> str:
-    """Return the table of all operations as Markdown, one block for each layer."""
-    blocks = []
-    for layer, text in registry.layers():
-        rows = [f"| `{one.name}` | {one.kind} | {_cell(one.summary)} |" for one in registry.operations(layer)]
-        if rows:
-            head = f"**{layer}**: {text}"
-            blocks.append("\n".join([head, "", "| operation | kind | what it does |", "|---|---|---|", *rows]))
-    return "\n\n".join(blocks)
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
-
-
-def with_table(readme: str) -> str:
-    """Return the README's text with the table of operations of today between its two marks.
-
-    Raises:
-        MemlabError: VALIDATION `readme`: the marks are not there, once each and in order.
-    """
-    before, begin, rest = readme.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end or BEGIN in rest or END in after:
-        raise validation("readme", f"the README needs the line {BEGIN!r}, and after it {END!r}, once each")
-    return f"{before}{BEGIN}\n\n{readme_table()}\n\n{END}{after}"
