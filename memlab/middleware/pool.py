@@ -1,0 +1,125 @@
+"""How much work runs at once: a place for each group, first come, first served, and a bounded wait."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+
+from memlab.errors import MemlabError, timeout
+from memlab.measure.clock import SYSTEM, Clock
+from memlab.middleware.chain import GroupHandler, Outcome, too_late
+from memlab.settings import PoolSettings
+from memlab.values import Request
+
+
+class Pool:
+    """Admits `limit` groups at a time; the others wait in line, `acquire_timeout_s` at most.
+
+    A group that waited longer is refused: every member gets TIMEOUT `pool_full`. A member whose deadline passed meanwhile is
+    taken out of its group and gets TIMEOUT `deadline`. A place is given back when the group has ended, not when its callers
+    have gone. Belongs to one event loop at a time.
+    """
+
+    def __init__(self, settings: PoolSettings, clock: Clock = SYSTEM) -> None:
+        self._limit = settings.limit
+        self._timeout_s = settings.acquire_timeout_s
+        self._clock = clock
+        self._line: deque[asyncio.Future[bool]] = deque()
+        self._in_use = 0
+        self._waiting = 0
+        self._max_waiting = 0
+        self._acquired = 0
+        self._refused = 0
+        self._expired = 0
+        self._wait_ns = 0
+
+    def __call__(self, inner: GroupHandler) -> GroupHandler:
+        """Return *inner*, executed by `limit` groups at once at most."""
+
+        async def handle(requests: Sequence[Request]) -> list[Outcome]:
+            if self._in_use < self._limit and not self._line:
+                self._in_use += 1
+            elif not await self._wait():
+                self._refused += 1
+                return [self._full() for _ in requests]
+            self._acquired += 1
+            try:
+                return await self._execute(inner, requests)
+            finally:
+                self._give_back()
+
+        return handle
+
+    def statistics(self) -> dict[str, float | int]:
+        """Return how it stands and what it did, in groups; `expired` counts calls; the waits are those of acquired places."""
+        return {
+            "limit": self._limit,
+            "in_use": self._in_use,
+            "waiting": self._waiting,
+            "max_waiting": self._max_waiting,
+            "acquired": self._acquired,
+            "refused": self._refused,
+            "expired": self._expired,
+            "wait_time_total_ms": self._wait_ns / 1e6,
+            "wait_time_mean_ms": self._wait_ns / 1e6 / self._acquired if self._acquired else 0.0,
+        }
+
+    async def _execute(self, inner: GroupHandler, requests: Sequence[Request]) -> list[Outcome]:
+        now = self._clock.monotonic_ns()
+        in_time = [request.deadline_ns is None or now < request.deadline_ns for request in requests]
+        if all(in_time):
+            return await inner(requests)
+        kept = [request for request, good in zip(requests, in_time, strict=True) if good]
+        self._expired += len(requests) - len(kept)
+        outcomes = iter(await inner(kept) if kept else ())
+        return [next(outcomes) if good else too_late(request) for request, good in zip(requests, in_time, strict=True)]
+
+    async def _wait(self) -> bool:
+        """Stand in line; return whether a place was given, which then counts as in use."""
+        loop = asyncio.get_running_loop()
+        place: asyncio.Future[bool] = loop.create_future()
+        timer = loop.call_later(self._timeout_s, _give_up, place)
+        started = self._clock.monotonic_ns()
+        self._line.append(place)
+        self._waiting += 1
+        self._max_waiting = max(self._max_waiting, self._waiting)
+        try:
+            given = await place
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled() and place.result():
+                self._give_back()  # given in the very moment of the cancellation: it goes to the next in line
+            raise
+        finally:
+            timer.cancel()
+            self._waiting -= 1
+        if given:
+            self._wait_ns += self._clock.monotonic_ns() - started
+        return given
+
+    def _give_back(self) -> None:
+        """Hand the place to the first who still waits for one."""
+        while self._line:
+            place = self._line.popleft()
+            if not place.done():
+                place.set_result(True)
+                return
+        self._in_use -= 1
+
+    def _full(self) -> MemlabError:
+        return timeout(
+            "pool_full",
+            f"no place in the pool within {self._timeout_s:g} s: all {self._limit} are in use; try again later, "
+            "raise pool.limit, or send less",
+            limit=self._limit,
+        )
+
+
+def _give_up(place: asyncio.Future[bool]) -> None:
+    if not place.done():
+        place.set_result(False)
+
+
+def pool(settings: PoolSettings, clock: Clock = SYSTEM) -> Pool:
+    """Return the middleware that limits how many groups run at once."""
+    return Pool(settings, clock)
