@@ -447,7 +447,7 @@ def _decode(kind: type, value: Any) -> Any:
     if not 1 <= len(vector) <= MAX_DIMENSION:
         raise ValueError(f"a vector has 1 to {MAX_DIMENSION:,} numbers, not {len(vector):,}")
     unit = vector.astype(np.float64)
-    norm = math.sqrt(unit @ unit)
+    norm = math.sqrt(unit.dot(unit))
     if not 1e-6 < norm < 1e6:  # NaN and infinity fail too
         raise ValueError(f"a vector is finite and between 1e-6 and 1e6 long, not {norm:g}")
     if abs(norm - 1.0) > 1e-6:  # a vector that was normalised once keeps its bits
@@ -511,7 +511,7 @@ def _json(value: dict[str, Any]) -> dict[str, Any]:
         size = 0 if deep else len(msgspec.json.encode(value))
     except (TypeError, ValueError, OverflowError, msgspec.MsgspecError):
         raise ValueError(
-            "holds what is not JSON; text, finite numbers, true, false, null, lists and tables with text keys are"
+            "holds what is not JSON; text, numbers of 64 bits, true, false, null, lists and tables with text keys are"
         ) from None
     if deep:
         raise ValueError(f"is nested deeper than {MAX_JSON_DEPTH} levels")
@@ -532,6 +532,8 @@ def _depth(value: Any, level: int = 1) -> int:
     if isinstance(value, (list, tuple)):
         return max((_depth(inner, level + 1) for inner in value), default=level)
     if isinstance(value, float) and not np.isfinite(value):
+        raise ValueError
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise ValueError
     if value is not None and not isinstance(value, (str, int, float)):
         raise TypeError
