@@ -170,7 +170,7 @@ def list_events(limit: ListLimit = 50, cursor: Cursor | None = None, order: Orde
 @operation("episodic.get_event", reads=True, resident=True, example=lambda chance, known: {"id": known.id(chance, "episodic")})
 def get_event(id: Id) -> Plan[Event]:
     """Return one event by its id."""
-    return present((yield Fetch("episodic", (id,))))  # type: ignore[no-any-return]
+    return present("episodic", id, (yield Fetch("episodic", (id,))))  # type: ignore[no-any-return]
 
 
 # --- writing -------------------------------------------------------------------------------------------------------

@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 import numpy as np
 from msgspec import Meta
 
-from memlab.errors import not_found, validation
-from memlab.storage.demands import Filter
+from memlab.errors import validation
+from memlab.storage.demands import Filter, no_memory
 from memlab.values import Event, Fact, Forgotten
 
 MAX_TEXT = 16_384  # characters: at most 64 KiB of UTF-8
@@ -124,15 +124,15 @@ def filter_of(
     )
 
 
-def present(found: Iterable[Event | Fact | None]) -> Any:
+def present(layer: str, id: str, found: Iterable[Event | Fact | None]) -> Any:
     """Return the one memory that was fetched.
 
     Raises:
-        MemlabError: NOT_FOUND `memory`; the same text whether it is absent or another session's.
+        MemlabError: NOT_FOUND `memory`; the same whether it is absent, expired or another session's.
     """
     (value,) = found
     if value is None:
-        raise not_found("memory", "no memory with this id in this session")
+        raise no_memory(layer, id)
     return value
 
 

@@ -447,7 +447,8 @@ def _decode(kind: type, value: Any) -> Any:
     if not 1 <= len(vector) <= MAX_DIMENSION:
         raise ValueError(f"a vector has 1 to {MAX_DIMENSION:,} numbers, not {len(vector):,}")
     unit = vector.astype(np.float64)
-    norm = math.sqrt(unit.dot(unit))
+    with np.errstate(over="ignore"):
+        norm = math.sqrt(unit.dot(unit))
     if not 1e-6 < norm < 1e6:  # NaN and infinity fail too
         raise ValueError(f"a vector is finite and between 1e-6 and 1e6 long, not {norm:g}")
     if abs(norm - 1.0) > 1e-6:  # a vector that was normalised once keeps its bits

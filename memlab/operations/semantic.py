@@ -66,6 +66,7 @@ from memlab.storage.demands import (
     TopicCounts,
     VectorOf,
     Versions,
+    no_memory,
 )
 from memlab.values import Fact, Forgotten, Stored, Table
 
@@ -336,7 +337,7 @@ def search_related(id: Id, limit: Limit = 10) -> Plan[Table[Fact]]:
     """
     vector = yield VectorOf("semantic", id)
     if vector is None:
-        present((None,))
+        raise no_memory("semantic", id)
     found = yield Search("semantic", "vector", limit + 1, vector=vector)
     return Table([value for value in found if value.id != id][:limit])
 
@@ -372,7 +373,7 @@ def get(id: Id, version: Annotated[int, Meta(ge=1, le=1_000_000_000)] | None = N
     Raises:
         MemlabError: NOT_FOUND `memory`: the session has no memory of this id; NOT_FOUND `version`: it has no such version.
     """
-    current: Fact = present((yield Fetch("semantic", (id,))))
+    current: Fact = present("semantic", id, (yield Fetch("semantic", (id,))))
     if version is None or version == current.version:
         return current
     if version < current.version:
@@ -585,7 +586,7 @@ def delete(id: Id) -> Plan[Forgotten]:
     """
     removed = tuple((yield Remove("semantic", (id,))))
     if not removed:
-        present((None,))
+        raise no_memory("semantic", id)
     return Forgotten(forgotten=1, ids=removed)
 
 

@@ -14,6 +14,8 @@ from typing import Any, Literal, TypeAlias, TypeVar
 import msgspec
 import numpy as np
 
+from memlab.errors import MemlabError, not_found
+
 T = TypeVar("T")
 Layer: TypeAlias = Literal["episodic", "semantic"]
 
@@ -236,3 +238,8 @@ Writing: TypeAlias = Insert | Replace | Remove | CreateSession | DeleteSession
 Demand: TypeAlias = Reading | Writing
 Plan: TypeAlias = Generator[Demand, Any, T]
 """What an operation returns: a generator that yields demands and returns its answer."""
+
+
+def no_memory(layer: str, id: str) -> MemlabError:
+    """Return the error for an id that a session does not have; the same for another session's and for none at all."""
+    return not_found("memory", f"no {layer} memory {id!r} in this session", id=id)
