@@ -124,7 +124,7 @@ class Count(msgspec.Struct, frozen=True):
 
 
 class Statistics(msgspec.Struct, frozen=True):
-    """Totals of a layer as a dictionary: memories, by_kind, mean_confidence, oldest, newest, content_bytes, versions, …"""
+    """Totals of a layer as a dictionary: memories, by_kind, mean_confidence, oldest, newest, content_bytes, versions, expired."""
 
     layer: Layer
 
