@@ -9,6 +9,7 @@ CREATE TABLE meta (
 CREATE TABLE state (
     commit_seq BIGINT NOT NULL          -- one row: the number of the last committed transaction
 );
+INSERT INTO state VALUES (0);
 
 CREATE TABLE allocation (               -- one row: numbers in use that no row may show any more, so that none is given twice
     last_seq BIGINT NOT NULL,
