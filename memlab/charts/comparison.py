@@ -10,7 +10,7 @@ from memlab.charts import theme
 
 def response_times(
     frame: polars.DataFrame, *, title: str = "", subtitle: str = "", labels: tuple[str, str] = ("reference", "candidate")
-) -> alt.TopLevelMixin:
+) -> theme.Drawing:
     """Return percentiles of response times of two settings, one row a percentile, on a logarithmic axis.
 
     Args:
@@ -36,7 +36,7 @@ def response_times(
     charts = []
     for place, group in enumerate(groups):
         last = place == len(groups) - 1
-        base = alt.Chart(alt.Data(values=[row for row in records if row["group"] == group])).encode(
+        base = alt.Chart(alt.InlineData(values=[row for row in records if row["group"] == group])).encode(
             y=alt.Y("percentile:N", title=group or None, sort=percentiles, scale=alt.Scale(domain=percentiles)),
             yOffset=alt.YOffset("setting:N", sort=list(labels), scale=alt.Scale(domain=list(labels))),
             color=alt.Color("setting:N", title=None, scale=colour),

@@ -56,7 +56,7 @@ def ratio_curve(
     subtitle: str = "",
     chosen: str | None = None,
     height: int = 240,
-) -> alt.TopLevelMixin:
+) -> theme.Drawing:
     """Return ratios to the reference against a setting, on a scale where half and double lie equally far from 1.
 
     Args:
@@ -82,16 +82,17 @@ def share_curve(
     subtitle: str = "",
     chosen: str | None = None,
     height: int = 150,
-) -> alt.TopLevelMixin:
+) -> theme.Drawing:
     """Return a share, such as a hit ratio, against a setting, on an axis from 0 to 1."""
     rows = _points(frame, column, x, series, panel, chosen)
     y = _Upright(y_title, alt.Scale(domain=[0, 1]), [0, 0.25, 0.5, 0.75, 1], "format(datum.value, '.2~f')")
     return _panels(rows, y, x, series, panel, reference=False, height=height, title=title, subtitle=subtitle)
 
 
-def stack(*charts: alt.TopLevelMixin, title: str, subtitle: str = "") -> alt.TopLevelMixin:
+def stack(*charts: theme.Drawing, title: str, subtitle: str = "") -> theme.Drawing:
     """Return charts under one another with one title: the finding."""
-    return alt.vconcat(*charts, spacing=18).properties(title=theme.title(title, subtitle)).resolve_legend(color="shared", shape="shared")
+    whole = alt.vconcat(*charts, spacing=18).properties(title=theme.title(title, subtitle))
+    return whole.resolve_legend(color="shared", shape="shared")
 
 
 _TIMES = "format(datum.value, '.3~f') + ' ×'"
@@ -100,7 +101,9 @@ _TIMES = "format(datum.value, '.3~f') + ' ×'"
 def _label(value: Any, null: str) -> str:
     if value is None:
         return null
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _order(frame: polars.DataFrame, by: By) -> list[str]:
@@ -141,30 +144,31 @@ def _panels(
     height: int,
     title: str,
     subtitle: str,
-) -> alt.TopLevelMixin:
+) -> theme.Drawing:
     records, order = points
     panels = order.get("panel", [""])
     width = (theme.WIDTH - 24 * (len(panels) - 1)) / len(panels)
     charts = []
     for place, name in enumerate(panels):
         inside = [row for row in records if row.get("panel", "") == name]
-        heading = alt.TitleParams(f"{panel.title}: {name}", fontSize=13, fontWeight="bold", offset=6, anchor="middle") if panel else None
         under = [_reference(y, place == 0)] if reference else []
         chart = alt.layer(*under, *_marks(inside, order, y, place == 0, x, series)).properties(width=width, height=height)
-        charts.append(chart.properties(title=heading) if heading else chart)
+        if panel:
+            chart = chart.properties(title=alt.TitleParams(f"{panel.title}: {name}", fontSize=13, offset=6, anchor="middle"))
+        charts.append(chart)
     whole = charts[0] if len(charts) == 1 else alt.hconcat(*charts, spacing=24).resolve_legend(color="shared", shape="shared")
     return whole.properties(title=theme.title(title, subtitle)) if title else whole
 
 
-def _reference(y: _Upright, shown: bool) -> alt.Chart:
+def _reference(y: _Upright, shown: bool) -> theme.Drawing:
     """Return the line at 1: as fast as the reference."""
-    line = alt.Chart(alt.Data(values=[{"one": 1}])).mark_rule(color=theme.MUTED, strokeDash=[5, 4])
+    line = alt.Chart(alt.InlineData(values=[{"one": 1}])).mark_rule(color=theme.MUTED, strokeDash=[5, 4])
     return line.encode(y=y.of("one", shown))
 
 
 def _marks(inside: list[dict[str, Any]], order: dict[str, list[str]], y: _Upright, shown: bool, x: By, series: By) -> list[Any]:
     colour, shape = theme.series_scale(order["series"])
-    base = alt.Chart(alt.Data(values=inside)).encode(
+    base = alt.Chart(alt.InlineData(values=inside)).encode(
         x=alt.X("x:N", title=x.title, sort=order["x"], scale=alt.Scale(domain=order["x"], paddingInner=0.45, paddingOuter=0.25)),
         xOffset=alt.XOffset("series:N", sort=order["series"], scale=alt.Scale(domain=order["series"])),
         color=alt.Color("series:N", title=series.title, scale=colour, sort=order["series"]),

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import textwrap
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import altair as alt
 import vl_convert
+
+Drawing: TypeAlias = Any  # the chart classes of altair share no base that its methods accept
 
 # vl-convert carries Liberation Sans; its widths are those of Arial and Helvetica, so text fits wherever the SVG is opened.
 FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
@@ -58,70 +60,68 @@ def series_scale(names: list[str]) -> tuple[alt.Scale, alt.Scale]:
 
 def title(text: str, subtitle: str = "") -> alt.TitleParams:
     """Return a title whose lines fit the width of a chart; Vega does not break lines itself."""
-    lines = textwrap.wrap(text, 68) or [""]
+    lines = textwrap.wrap(text, 74) or [""]
     return alt.TitleParams(lines, subtitle=textwrap.wrap(subtitle, 92)) if subtitle else alt.TitleParams(lines)
 
 
-def _config() -> dict[str, Any]:
-    axis = {
-        "labelColor": INK,
-        "labelFontSize": 12,
-        "titleColor": INK,
-        "titleFontSize": 13,
-        "titleFontWeight": "normal",
-        "titlePadding": 8,
-        "gridColor": GRID,
-        "domainColor": MUTED,
-        "tickColor": MUTED,
-        "labelFlush": False,
-    }
-    return {
-        "config": {
-            "font": FONT,
-            "background": "white",
-            "view": {"stroke": None, "continuousWidth": WIDTH, "continuousHeight": 240},
-            "axis": axis,
-            "axisX": {"grid": False, "labelAngle": 0},
-            "header": {"labelFontSize": 13, "labelColor": INK, "labelFontWeight": "bold", "titleFontSize": 13, "titleColor": MUTED},
-            "legend": {
-                "labelFontSize": 12,
-                "titleFontSize": 12,
-                "titleFontWeight": "normal",
-                "titleColor": MUTED,
-                "labelColor": INK,
-                "orient": "top",
-                "offset": 6,
-                "symbolSize": 80,
-                "symbolOpacity": 1,
-                "symbolStrokeWidth": 2,
-            },
-            "title": {
-                "anchor": "start",
-                "fontSize": 16,
-                "fontWeight": "bold",
-                "color": INK,
-                "subtitleFontSize": 13,
-                "subtitleColor": MUTED,
-                "subtitlePadding": 4,
-                "offset": 12,
-                "lineHeight": 20,
-                "subtitleLineHeight": 17,
-            },
-        }
-    }
+_AXIS = {
+    "labelColor": INK,
+    "labelFontSize": 12,
+    "titleColor": INK,
+    "titleFontSize": 13,
+    "titleFontWeight": "normal",
+    "titlePadding": 8,
+    "gridColor": GRID,
+    "domainColor": MUTED,
+    "tickColor": MUTED,
+    "labelFlush": False,
+}
+_LEGEND = {
+    "labelFontSize": 12,
+    "titleFontSize": 12,
+    "titleFontWeight": "normal",
+    "titleColor": MUTED,
+    "labelColor": INK,
+    "orient": "top",
+    "offset": 6,
+    "symbolSize": 80,
+    "symbolOpacity": 1,
+    "symbolStrokeWidth": 2,
+}
+_TITLE = {
+    "anchor": "start",
+    "fontSize": 16,
+    "fontWeight": "bold",
+    "color": INK,
+    "subtitleFontSize": 13,
+    "subtitleColor": MUTED,
+    "subtitlePadding": 4,
+    "offset": 12,
+    "lineHeight": 20,
+    "subtitleLineHeight": 17,
+}
 
 
 @alt.theme.register("memlab", enable=True)
-def memlab_theme() -> alt.theme.ThemeConfig:
-    """The theme of every chart; enabled when `memlab.charts` is imported."""
-    return alt.theme.ThemeConfig(**_config())
+def memlab_theme() -> Any:
+    """Return the theme of every chart; enabled when `memlab.charts` is imported."""
+    config = {
+        "font": FONT,
+        "background": "white",
+        "view": {"stroke": None, "continuousWidth": WIDTH, "continuousHeight": 240},
+        "axis": _AXIS,
+        "axisX": {"grid": False, "labelAngle": 0},
+        "legend": _LEGEND,
+        "title": _TITLE,
+    }
+    return {"config": config}
 
 
-# The other renderers emit a media type that nbformat rejects, and need a browser; SVG is read in the notebook, the HTML and the PDF.
+# The other renderers emit a media type that nbformat rejects, and need a browser; SVG is read everywhere.
 alt.renderers.enable("svg")
 
 
-def to_svg(chart: alt.TopLevelMixin) -> str:
+def to_svg(chart: Drawing) -> str:
     """Return the chart as SVG text."""
     return str(vl_convert.vegalite_to_svg(chart.to_json(), vl_version=".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])))
 
