@@ -64,8 +64,7 @@ soak: env
 	HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest -m soak --timeout=0 tests
 
 readme: env
-	$(BIN)/python -c 'from pathlib import Path; from memlab.operations.listing import with_table; \
-	    readme = Path("README.md"); readme.write_text(with_table(readme.read_text(encoding="utf-8")), encoding="utf-8")'
+	$(BIN)/python -c 'from memlab.operations import table; table.renew("README.md")'
 
 lock: env
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade --generate-hashes --quiet \

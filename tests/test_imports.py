@@ -35,9 +35,13 @@ ONLY_IN = {
     "altair": ("charts/", "widgets/"),
     "vl_convert": ("charts/", "widgets/"),
 }
-# Calls whose first argument is SQL, and the places that put SQL together: the file, what it inserts, and why it is safe.
-SQL_CALLS = {"execute", "executemany", "sql", "read_arrow"}
-ASSEMBLED: set[tuple[str, str]] = set()
+# Methods whose first argument is SQL, and the places that put SQL together, each with why no caller's text reaches it.
+SQL_CALLS = {"execute", "executemany", "sql", "read", "read_arrow", "query"}
+ASSEMBLED = {
+    ("storage/instance.py", "_connect"): "SET takes no parameters: the database's own path, quotes doubled, and a number",
+    ("storage/instance.py", "arrow_schema"): "the name of a table, from the code",
+    ("storage/transaction.py", "_insert_sql"): "names of tables and columns from the code; values are parameters",
+}
 
 
 def _part(path: Path) -> str:
@@ -158,7 +162,7 @@ def test_sql_is_never_assembled_from_values(name, trees):
 def test_the_list_of_assembled_sql_holds_nothing_else(trees):
     """An exception that is no longer needed leaves the list."""
     used = {(name, function) for name, tree in trees.items() for function, _ in assembled_sql(tree)}
-    assert used >= ASSEMBLED
+    assert used >= set(ASSEMBLED)
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from memlab.operations import operations
-from memlab.operations.listing import with_table
+from memlab.errors import MemlabError
+from memlab.operations import operations, table
 
 
 @pytest.fixture(scope="module")
@@ -15,9 +15,28 @@ def readme(root):
 
 def test_the_table_of_operations_is_the_one_declared(readme):
     """The README's table, made again from the declarations, is the one that stands there (`make readme`)."""
-    assert with_table(readme) == readme
-    for one in operations():
-        assert f"| `{one.name}` | {one.kind} |" in readme
+    assert table.renewed(readme) == readme
+    assert readme.count("\n| `") >= len(operations())
+
+
+def test_the_table_is_made_once_and_stays(readme, tmp_path):
+    """Making it twice changes nothing, and what stands around it is kept."""
+    document = tmp_path / "README.md"
+    document.write_text(f"above\n{table.BEGIN}\nformer table\n{table.END}\nbelow\n", encoding="utf-8")
+    table.renew(document)
+    once = document.read_text(encoding="utf-8")
+    table.renew(document)
+    assert document.read_text(encoding="utf-8") == once
+    assert once.startswith("above\n")
+    assert once.endswith("\nbelow\n")
+    assert "former table" not in once
+
+
+@pytest.mark.parametrize("document", ["no marks", table.BEGIN, f"{table.END}\n{table.BEGIN}"])
+def test_a_document_without_marks_is_refused(document):
+    """A missing or misplaced mark is one clear line."""
+    with pytest.raises(MemlabError, match="needs a line"):
+        table.renewed(document)
 
 
 def test_the_first_screen_says_how_to_start(readme):
