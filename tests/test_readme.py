@@ -77,3 +77,13 @@ def test_the_map_shows_every_part(root, readme):
     for folder in (root / "memlab").iterdir():
         if folder.is_dir() and (folder / "__init__.py").exists():
             assert f"\n  {folder.name}/ " in readme, folder.name
+
+
+def test_the_example_runs_as_it_stands(readme, tmp_path, monkeypatch, capsys):
+    """The engine in five lines: copied from the README, it answers what it asks for."""
+    monkeypatch.chdir(tmp_path)
+    (example,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    exec(compile(example, "README.md", "exec"), {})
+    printed = capsys.readouterr().out
+    assert "The demo moved to Friday" in printed
+    assert "room 4" in printed
