@@ -18,7 +18,7 @@ import structlog
 
 import memlab.operations  # noqa: F401  declares every operation
 from memlab.embedders import Embedder, HashingEmbedder
-from memlab.errors import ErrorType, MemlabError, internal, timeout, validation
+from memlab.errors import MemlabError, internal, timeout, validation
 from memlab.measure import clock
 from memlab.middleware.batch import batch
 from memlab.middleware.cache import cache
@@ -28,7 +28,9 @@ from memlab.middleware.pool import pool
 from memlab.middleware.resident import resident
 from memlab.operations.registry import lookup
 from memlab.settings import Settings
-from memlab.storage.store import Call, Keyed, Phases, Storage
+from memlab.storage.calls import Call, Keyed
+from memlab.storage.phases import Phases
+from memlab.storage.store import Storage
 from memlab.values import DEFAULT_SESSION, Request, Response
 
 log = structlog.get_logger(__name__)

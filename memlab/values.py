@@ -23,7 +23,7 @@ class Frozen(dict[str, Any]):
     def _refuse(self, *_: object, **__: object) -> Never:
         raise TypeError("an answer of memlab cannot be changed; copy it with dict(...)")
 
-    __setitem__ = __delitem__ = clear = pop = popitem = setdefault = update = __ior__ = _refuse  # type: ignore[assignment]
+    __setitem__ = __delitem__ = clear = pop = popitem = setdefault = update = __ior__ = _refuse
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(frozenset(self))
@@ -59,6 +59,10 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
     expires_at: datetime | None = None
     score: float | None = None
+
+    def __post_init__(self) -> None:
+        if type(self.context) is not Frozen:
+            msgspec.structs.force_setattr(self, "context", freeze(self.context))
 
 
 class Fact(msgspec.Struct, frozen=True, kw_only=True):
@@ -216,7 +220,7 @@ class Response(msgspec.Struct, frozen=True, gc=False):
         value: what the operation returns.
         cached: served by the cache.
         batch_size: calls that were executed together with this one, itself included.
-        phases: nanoseconds spent by phase (`embed`, `vector`, `text`, `fuse`, `fetch`, `write`, …) of the batch; None when cached.
+        phases: nanoseconds of the group by phase (`embed`, `vector`, `text`, `fuse`, `fetch`, `write`, …); None when cached.
     """
 
     value: Any

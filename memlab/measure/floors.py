@@ -44,9 +44,12 @@ class BareStore:
         self._next = int(self.seqs[-1]) + 1
         self._shared = threading.Lock()
 
-    def use(self, index: Any) -> None:
-        """Search with *index*, a FAISS index whose entry i is row i in order of seq."""
-        self.index = index
+    def use(self, folder: Path, nprobe: int) -> None:
+        """Search with a copy of the index saved in *folder*, whose entry i is row i in order of seq, at the same effort."""
+        (file,) = folder.glob("vectors-*.faiss")
+        self.index = faiss.read_index(str(file))
+        if nprobe:
+            self.index.nprobe = nprobe
 
     def search(self, queries: np.ndarray, k: int) -> np.ndarray:
         """Return the seqs of the nearest rows, (n, k)."""
@@ -78,12 +81,11 @@ class BareStore:
         writer = self._writer
         writer.execute("BEGIN")
         writer.execute(
-            "SELECT digest, result FROM idempotency WHERE session = ? AND operation = ? AND key = ?", [0, "episodic.remember", str(seq)]
+            "SELECT digest, result FROM idempotency WHERE session = ? AND operation = ? AND key = ?",
+            [0, "episodic.remember", str(seq)],
         ).fetchall()
         writer.execute(_INSERT_ONE, [seq, seq, _RECORD, vector.tobytes()])
-        writer.execute(
-            "INSERT INTO idempotency VALUES (0, 'episodic.remember', ?, '', '', make_timestamp(0))", [str(seq)]
-        )
+        writer.execute("INSERT INTO idempotency VALUES (0, 'episodic.remember', ?, '', '', make_timestamp(0))", [str(seq)])
         writer.execute("COMMIT")
         if self._checker.execute("SELECT 1 FROM memories WHERE seq = ?", [seq]).fetchone() is None:
             raise RuntimeError("the committed row is not there")
@@ -116,7 +118,9 @@ class BareStore:
         """Close the copy."""
         self.connection.close()
 
-    def mixed_load(self, queries: np.ndarray, *, clients: int, share_of_writes: float, seconds: float, seed: int) -> dict[str, Any]:
+    def mixed_load(
+        self, queries: np.ndarray, *, clients: int, share_of_writes: float, seconds: float, seed: int
+    ) -> dict[str, Any]:
         """Drive recall and durable writes from *clients* callers through a bare coalescing loop.
 
         One reading and one writing thread; whatever waits becomes one batch.

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from memlab.measure import clock
 from memlab.storage.demands import EVERYTHING, Filter
 from memlab.storage.vectors import Selection
 
@@ -28,6 +29,21 @@ def microseconds(moment: datetime) -> int:
     """Return microseconds since 1970 UTC; a moment without time zone is taken as UTC."""
     aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
     return (aware - EPOCH) // _MICROSECOND
+
+
+def moment(microseconds: int) -> datetime:
+    """Return microseconds since 1970 as a moment in UTC."""
+    return EPOCH + timedelta(microseconds=microseconds)
+
+
+def naive(microseconds: int) -> datetime:
+    """Return microseconds since 1970 as DuckDB's TIMESTAMP takes them: UTC, without saying so."""
+    return moment(microseconds).replace(tzinfo=None)
+
+
+def wall_us() -> int:
+    """Return the present in microseconds since 1970."""
+    return clock.wall_ns() // 1000
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -165,11 +181,10 @@ class Directory:
         self.dead = len(alive) - len(living)
         key = self.column("session")[living].astype(np.int64) * 16 + self.column("layer")[living]
         order = np.argsort(key, kind="stable")
-        starts = np.flatnonzero(np.r_[True, np.diff(key[order]) != 0]) if len(order) else np.zeros(0, np.int64)
-        for start, end in zip(starts, np.r_[starts[1:], len(order)], strict=True):
-            members = living[order[start:end]]
-            code = int(key[order[start]])
-            self._partition(code >> 4, code & 15).add(members, self.column("expires")[members])
+        for members in np.split(order, np.flatnonzero(np.diff(key[order])) + 1):
+            if len(members):
+                code = int(key[members[0]])
+                self._partition(code >> 4, code & 15).add(living[members], self.column("expires")[living[members]])
         moved = living[self.column("origin")[living] != self.column("seq")[living]]
         self._moved = dict(zip(self.column("origin")[moved].tolist(), self.column("seq")[moved].tolist(), strict=True))
 
@@ -243,7 +258,7 @@ class Directory:
         places = np.where(inside, places, 0)
         if not len(known):
             return inside
-        return (
+        seen: np.ndarray = (
             inside
             & (known[places] == seqs)
             & self.column("alive")[places]
@@ -251,6 +266,7 @@ class Directory:
             & (self.column("layer")[places] == LAYER_CODES[layer])
             & (self.column("expires")[places] > now)
         )
+        return seen
 
     def select(self, session: int, layer: str, now: int, filter: Filter = EVERYTHING) -> np.ndarray:
         """Return the ascending positions that a session sees through a filter at *now*."""
@@ -322,7 +338,7 @@ class Directory:
         lists = [partition.postings[tag].view if tag in partition.postings else empty for tag in dict.fromkeys(filter.tags)]
         if filter.match == "any":
             return np.unique(np.concatenate(lists)) if len(lists) > 1 else lists[0]
-        found = lists[0]
+        found: np.ndarray = lists[0]
         for other in lists[1:]:
             found = np.intersect1d(found, other, assume_unique=True)
         return found

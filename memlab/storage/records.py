@@ -12,10 +12,13 @@ import msgspec
 
 from memlab.errors import internal
 from memlab.storage.demands import Draft
-from memlab.values import Event, Fact, freeze
+from memlab.values import Event, Fact
 
 _PREFIXES = {"episodic": "ep_", "semantic": "sm_"}
-_DECODERS = {"episodic": msgspec.json.Decoder(Event), "semantic": msgspec.json.Decoder(Fact)}
+_DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
+    "episodic": msgspec.json.Decoder(Event),
+    "semantic": msgspec.json.Decoder(Fact),
+}
 _TAG_BYTES = 4
 
 
@@ -46,7 +49,7 @@ def value_of(layer: str, id: str, draft: Draft, *, now: datetime, created_at: da
             id=id,
             content=draft.content,
             tags=draft.tags,
-            context=freeze(draft.attributes),
+            context=dict(draft.attributes),
             source=draft.source,
             confidence=draft.confidence,
             occurred_at=draft.occurred_at or now,
@@ -73,15 +76,13 @@ def value_of(layer: str, id: str, draft: Draft, *, now: datetime, created_at: da
 
 def encode(value: Event | Fact) -> str:
     """Return the JSON document of a value."""
-    return msgspec.json.encode(value).decode()
+    return bytes(msgspec.json.encode(value)).decode()
 
 
 def decode(layer: str, record: str) -> Event | Fact:
     """Return the value of a stored JSON document."""
     try:
-        value = _DECODERS[layer].decode(record)
+        value: Event | Fact = _DECODERS[layer].decode(record)
+        return value
     except msgspec.MsgspecError as error:
-        raise internal("damaged", f"a stored {layer} memory does not decode; run `memlab verify`") from error
-    if isinstance(value, Event) and value.context:
-        return msgspec.structs.replace(value, context=freeze(value.context))
-    return value
+        raise internal("damaged", f"a stored {layer} memory does not decode: the database file is damaged") from error

@@ -86,9 +86,7 @@ def test_a_filter_selects_what_a_loop_would(rows, filter, now, steps, early) -> 
     for session in (0, 1, 5):
         for layer in ("episodic", "semantic"):
             expected = [
-                entry.seq
-                for entry in entries
-                if entry.seq not in forgotten and plain(entry, session, layer, now, filter)
+                entry.seq for entry in entries if entry.seq not in forgotten and plain(entry, session, layer, now, filter)
             ]
             positions = directory.select(session, layer, now, filter)
             assert directory.column("seq")[positions].tolist() == expected
@@ -108,7 +106,9 @@ def test_a_filter_selects_what_a_loop_would(rows, filter, now, steps, early) -> 
 
 def test_a_loaded_directory_equals_a_grown_one() -> None:
     """Columns read at opening give the same selections as additions, dead entries included."""
-    rows = [(place % 3, "episodic" if place % 2 else "semantic", "event", [], 1.0, place, None, place % 5 == 0) for place in range(40)]
+    rows = [
+        (place % 3, "episodic" if place % 2 else "semantic", "event", [], 1.0, place, None, place % 5 == 0) for place in range(40)
+    ]
     entries = made(rows)
     grown = Directory(lambda session, layer: [])
     grown.add(entries)

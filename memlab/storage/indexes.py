@@ -1,0 +1,339 @@
+"""What is derived from the database and answers for it: directory, vector index, text index, hot rows.
+
+Each is brought up to date when storage opens, changed when a transaction was committed and before it is acknowledged, and built
+again where it is stale, foreign or damaged. Nothing here is needed to reopen a database.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import structlog
+
+from memlab.errors import MemlabError, not_found
+from memlab.settings import Settings
+from memlab.storage.database import Database, Transaction
+from memlab.storage.directory import Directory, Entry
+from memlab.storage.locks import ReadWriteLock
+from memlab.storage.manifest import Stale
+from memlab.storage.rows import Rows, Value
+from memlab.storage.text import TextIndex
+from memlab.storage.vectors import VectorIndex
+from memlab.values import DEFAULT_SESSION
+
+log = structlog.get_logger(__name__)
+
+
+class Added(msgspec.Struct, frozen=True):
+    """Memories that a transaction stored, in ascending seq."""
+
+    entries: list[Entry]
+    values: list[Value]
+    vectors: list[np.ndarray]
+
+
+class Dropped(msgspec.Struct, frozen=True):
+    """Memories that a transaction forgot."""
+
+    seqs: list[int]
+
+
+class Opened(msgspec.Struct, frozen=True):
+    """A session that a transaction created."""
+
+    name: str
+    code: int
+
+
+class Closed(msgspec.Struct, frozen=True):
+    """A session that a transaction deleted."""
+
+    name: str
+    code: int
+
+
+class Indexes:
+    """Everything derived from one database.
+
+    Attributes:
+        lock: shared by searches, held alone by changes; `directory` and `vectors` are replaced only under it.
+        codes: of the sessions, by name.
+        last_seq, last_code: given last; the writer counts on from there.
+    """
+
+    directory: Directory
+    vectors: VectorIndex
+    text: TextIndex
+
+    def __init__(self, database: Database, settings: Settings, dimension: int) -> None:
+        self.lock = ReadWriteLock()
+        self.rows = Rows(database, settings.storage.hot_rows)
+        self.codes: dict[str, int] = {}
+        self.last_seq = 0
+        self.last_code = 0
+        self._database = database
+        self._settings = settings
+        self._dimension = dimension
+        self._folder = database.path.with_name(database.path.name + ".index")
+        self._upkeep = ThreadPoolExecutor(1, thread_name_prefix="memlab-upkeep")
+        self._rebuilding: Future[None] | None = None
+        self._arrived: list[np.ndarray] | None = None  # vectors stored while the index is built again
+        self._purge = False
+        self._closed = threading.Event()
+        self._load()
+
+    def code(self, session: str) -> int:
+        """Return the code of a session; NOT_FOUND `session` where there is none."""
+        code = self.codes.get(session)
+        if code is None:
+            raise not_found("session", f"no session {session!r}; session.create opens one", session=session)
+        return code
+
+    def close(self) -> None:
+        """Wait for what is being built, and save."""
+        self._closed.set()
+        self._upkeep.shutdown(wait=True)
+        try:
+            self.save()
+        finally:
+            self.text.close()
+
+    def _load(self) -> None:
+        """Read the directory, take the saved indexes where they are valid, catch up, and rebuild what is not."""
+        self.codes = dict(self._database.read("SELECT session, code FROM sessions"))
+        ((last_seq, last_code),) = self._database.read("SELECT last_seq, last_code FROM allocation")
+        self.last_code = max([last_code, *self.codes.values()])
+        ((top, old),) = self._database.read("SELECT (SELECT max(seq) FROM memories), (SELECT max(seq) FROM versions)")
+        self.last_seq = max(last_seq, top or 0, old or 0)
+        columns = self._read_columns()
+        seqs = columns["seq"]
+        try:
+            vectors, indexed = VectorIndex.load(
+                self._folder,
+                database_id=self._database.id,
+                dimension=self._dimension,
+                settings=self._settings.index,
+            )
+            self._check_against(vectors, indexed, seqs)
+        except Stale as stale:
+            if len(seqs):
+                log.warning("index_rebuilt", index="vectors", reason=str(stale), memories=len(seqs))
+            vectors, indexed = self._build(seqs), seqs
+        fresh = seqs[seqs > (indexed[-1] if len(indexed) else 0)]
+        if len(fresh):
+            log.info("index_caught_up", index="vectors", memories=len(fresh))
+            _, missing = self.stored_vectors(fresh.tolist())
+            vectors.add(missing)
+        self.directory = Directory(self._load_tags)
+        self.directory.load(_aligned(columns, np.concatenate([indexed, fresh])))
+        self.vectors = vectors
+        self.text = self._open_text(seqs)
+
+    def _read_columns(self) -> dict[str, np.ndarray]:
+        table = self._database.read_arrow(_DIRECTORY)
+        columns = {name: table.column(name).to_numpy() for name in table.column_names}
+        return {**columns, "alive": np.ones(len(columns["seq"]), np.bool_)}
+
+    def _build(self, seqs: np.ndarray) -> VectorIndex:
+        if not len(seqs):
+            return VectorIndex(self._dimension, self._settings.index)
+        table = self._database.read_arrow("SELECT vector FROM memories ORDER BY seq")
+        return VectorIndex.build(matrix(table.column("vector"), self._dimension), self._settings.index)
+
+    def _check_against(self, vectors: VectorIndex, indexed: np.ndarray, seqs: np.ndarray) -> None:
+        """Raise Stale unless the index covers the database up to its last entry and a sample of its vectors agrees."""
+        if not len(indexed):
+            return
+        covered = seqs[seqs <= indexed[-1]]
+        places = np.minimum(np.searchsorted(indexed, covered), len(indexed) - 1)
+        if not np.array_equal(indexed[places], covered):
+            raise Stale("stale", "it lacks memories that the database holds")
+        if not len(covered):
+            return
+        sample = np.unique(np.linspace(0, len(covered) - 1, 16).astype(np.int64))
+        known, stored = self.stored_vectors(covered[sample].tolist())
+        held = vectors.vectors(places[sample])
+        if len(known) != len(sample) or (np.einsum("ij,ij->i", held, stored) < 0.95).any():
+            raise Stale("foreign", "its vectors are not those of the database")
+
+    def _open_text(self, seqs: np.ndarray) -> TextIndex:
+        folder = self._folder / "text"
+        try:
+            text = TextIndex.open(folder, database_id=self._database.id, settings=self._settings.storage)
+            if text.covered_seq > self.last_seq:
+                raise Stale("foreign", "it knows memories that the database does not")
+        except Stale as stale:
+            if len(seqs):
+                log.warning("index_rebuilt", index="text", reason=str(stale), memories=len(seqs))
+            text = TextIndex.create(folder, database_id=self._database.id, settings=self._settings.storage)
+        missing = seqs[seqs > text.covered_seq]
+        if len(missing):
+            log.info("index_caught_up", index="text", memories=len(missing))
+            text.load(
+                self._database.read(
+                    "SELECT seq, session, layer, record ->> 'content' FROM memories WHERE seq > ? ORDER BY seq",
+                    [text.covered_seq],
+                )
+            )
+        return text
+
+    def _load_tags(self, session: int, layer: str) -> Iterable[tuple[int, str]]:
+        return self._database.read(
+            "SELECT seq, unnest(list_distinct(tags)) FROM memories WHERE session = ? AND layer = ?", [session, layer]
+        )
+
+    def maintain(self) -> None:
+        """Start in the background what is due: a rebuild of the vector index, the purge after a deleted session."""
+        with self.lock.reading():
+            reason = "a session was deleted" if self._purge else self.vectors.stale(self.directory.dead)
+        if reason is None or self._closed.is_set() or (self._rebuilding is not None and not self._rebuilding.done()):
+            return
+        purge, self._purge = self._purge, False
+        self._rebuilding = self._upkeep.submit(self._rebuild, reason, purge)
+
+    def rebuild(self, reason: str = "asked for") -> None:
+        """Build the vector index anew without the forgotten, and wait for it."""
+        self._upkeep.submit(self._rebuild, reason, False).result()
+
+    def _rebuild(self, reason: str, purge: bool) -> None:
+        try:
+            with self.lock.writing():
+                living = np.flatnonzero(self.directory.column("alive"))
+                size = len(self.directory)
+                self._arrived = []
+            if self.vectors.exact:
+                with self.lock.reading():
+                    matrix = self.vectors.vectors(living)
+            else:
+                known, stored = self.stored_vectors(self.directory.column("seq")[living].tolist())
+                living = living[np.isin(self.directory.column("seq")[living], known)]
+                matrix = stored
+            built = (
+                VectorIndex.build(matrix, self._settings.index)
+                if len(living)
+                else VectorIndex(self._dimension, self._settings.index)
+            )
+            with self.lock.writing():
+                arrived = self._arrived
+                if arrived:
+                    built.add(np.concatenate(arrived))
+                keep = np.concatenate([living, np.arange(size, len(self.directory))])
+                columns = {name: self.directory.column(name)[keep] for name in _NAMES}
+                directory = Directory(self._load_tags)
+                directory.load(columns)
+                self.directory, self.vectors = directory, built
+                self._arrived = None
+            log.info("index_rebuilt", index="vectors", reason=reason, memories=len(living))
+            if purge:
+                self.text.commit()
+                self._save_vectors()
+                self._database.checkpoint()
+        except Exception:
+            self._arrived = None
+            log.exception("rebuild_failed", index="vectors", reason=reason)
+
+    def save(self) -> None:
+        try:
+            self._save_vectors()
+            self.text.commit()
+        except (OSError, MemlabError) as error:  # derived: what is not saved is rebuilt
+            log.warning("index_not_saved", reason=str(error))
+
+    def _save_vectors(self) -> None:
+        with self.lock.reading():
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            self.vectors.save(
+                self._folder,
+                database_id=self._database.id,
+                generation=self._database.commit_seq,
+                seqs=self.directory.column("seq"),
+                commit_seq=self._database.commit_seq,
+            )
+
+    def stored_vectors(self, seqs: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Return (seqs that exist, ascending; their exact vectors, (n, dimension) float32) from the database."""
+        table = self._database.read_arrow(
+            "SELECT seq, vector FROM memories WHERE seq IN (SELECT unnest(?)) ORDER BY seq", [list(seqs)]
+        )
+        return table.column("seq").to_numpy(), matrix(table.column("vector"), self._dimension)
+
+    def publish(self, transaction: Transaction) -> None:
+        """Make a committed transaction visible: all its additions at once, in the order of its members."""
+        added = [note for note in transaction.notes if isinstance(note, Added)]
+        entries = [entry for note in added for entry in note.entries]
+        if entries:
+            values = [value for note in added for value in note.values]
+            vectors = np.stack([vector for note in added for vector in note.vectors])
+            self.text.add(
+                [entry.seq for entry in entries],
+                [entry.session for entry in entries],
+                [entry.layer for entry in entries],
+                [value.content for value in values],
+            )
+            for entry, value in zip(entries, values, strict=True):
+                self.rows.keep(entry.seq, (entry.layer, value))
+        dropped = [seq for note in transaction.notes if isinstance(note, Dropped) for seq in note.seqs]
+        closed = [note for note in transaction.notes if isinstance(note, Closed)]
+        with self.lock.writing():
+            if entries:
+                self.directory.add(entries)
+                self.vectors.add(vectors)
+                if self._arrived is not None:
+                    self._arrived.append(vectors)
+            for note in closed:
+                mine = self.directory.column("alive") & (self.directory.column("session") == note.code)
+                dropped.extend(self.directory.column("seq")[mine].tolist())
+                if note.name != DEFAULT_SESSION:
+                    del self.codes[note.name]
+            self.directory.drop(dropped)
+            for note in transaction.notes:
+                if isinstance(note, Opened):
+                    self.codes[note.name] = note.code
+        if dropped:
+            self.text.remove(dropped)
+            self.rows.drop(dropped)
+        for note in closed:
+            self.text.remove_session(note.code)
+            self._purge = True
+
+
+_NAMES = ("seq", "origin", "session", "layer", "kind", "confidence", "occurred", "expires", "digest", "alive")
+_DIRECTORY = """
+SELECT seq, origin, session,
+       (CASE layer WHEN 'episodic' THEN 0 ELSE 1 END)::TINYINT AS layer,
+       (CASE kind WHEN 'event' THEN 0 WHEN 'fact' THEN 1 WHEN 'principle' THEN 2 ELSE 3 END)::TINYINT AS kind,
+       confidence, epoch_us(occurred_at) AS occurred,
+       coalesce(epoch_us(expires_at), 9223372036854775807) AS expires, digest
+FROM memories ORDER BY seq
+"""
+
+
+def matrix(column: pa.ChunkedArray, dimension: int) -> np.ndarray:
+    """Return a column of vectors as (n, dimension) float32 without copying each."""
+    array = column.combine_chunks()
+    if isinstance(array, pa.ChunkedArray):
+        array = array.chunk(0) if array.num_chunks else pa.array([], pa.binary())
+    if not len(array):
+        return np.zeros((0, dimension), np.float32)
+    offsets = np.frombuffer(array.buffers()[1], np.int32 if pa.types.is_binary(array.type) else np.int64)
+    start, end = int(offsets[array.offset]), int(offsets[array.offset + len(array)])
+    return np.frombuffer(array.buffers()[2], np.float32, (end - start) // 4, start).reshape(len(array), dimension)
+
+
+def _aligned(columns: Mapping[str, np.ndarray], seqs: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the columns at the positions of *seqs*; an indexed seq that the database has lost is dead."""
+    if np.array_equal(columns["seq"], seqs):
+        return dict(columns)
+    places = np.searchsorted(seqs, columns["seq"])
+    spread = {}
+    for name, values in columns.items():
+        wide = np.zeros(len(seqs), values.dtype)
+        wide[places] = values
+        spread[name] = wide
+    spread["seq"] = seqs
+    return spread

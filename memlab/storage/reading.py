@@ -1,0 +1,454 @@
+"""Answers what reading plans demand, for many of them at once.
+
+The session predicate is applied here and nowhere else: `select` says what a search may look at, `_see` what may leave.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+
+from memlab.embedders import Embedder
+from memlab.errors import MemlabError, internal, validation
+from memlab.storage import demands as ask
+from memlab.storage import fusion, records
+from memlab.storage.database import Database
+from memlab.storage.directory import KIND_CODES, moment, naive, wall_us
+from memlab.storage.indexes import Indexes
+from memlab.storage.phases import Phases
+from memlab.storage.rows import Row, Value
+
+HYBRID_DEPTH = 50  # matches taken from either list before they are fused
+
+
+class Found(msgspec.Struct):
+    """Memories that a demand answers with, before their rows are fetched."""
+
+    session: int
+    layer: str
+    seqs: list[int]
+    scores: list[float] | None = None
+    finish: Callable[[list[Value | None]], Any] | None = None
+
+
+class Reader:
+    """Reads one database through its indexes.
+
+    Args:
+        vector_threads: OpenMP threads of a search for several queries.
+        rerank: whether the index holds rough codes, so that the exact vectors must decide.
+    """
+
+    def __init__(self, database: Database, indexes: Indexes, embedder: Embedder, *, vector_threads: int, rerank: bool) -> None:
+        self._database = database
+        self._indexes = indexes
+        self._rows = indexes.rows
+        self._embedder = embedder
+        self._vector_threads = vector_threads
+        self._rerank_codes = rerank
+
+    def answer(self, asked: Sequence[tuple[int, Any]], phases: Phases) -> list[Any]:
+        """Answer demands together: one embedding call, one vector search for each selection, one row fetch."""
+        answers: list[Any] = [None] * len(asked)
+        found: dict[int, Found] = {}
+        embeds: list[int] = []
+        searches: list[int] = []
+        for index, (session, demand) in enumerate(asked):
+            try:
+                match demand:
+                    case ask.Embed():
+                        embeds.append(index)
+                    case ask.Search():
+                        searches.append(index)
+                    case ask.Fetch():
+                        found[index] = self._locate(session, demand)
+                    case ask.Page():
+                        with phases.time("select"):
+                            found[index] = self._page(session, demand)
+                    case _:
+                        with phases.time("scan"):
+                            answers[index] = self._scan(session, demand)
+            except MemlabError as error:
+                answers[index] = error
+        if embeds:
+            with phases.time("embed"):
+                self.embed([(index, asked[index][1]) for index in embeds], answers)
+        if searches:
+            self._search([(index, *asked[index]) for index in searches], answers, found, phases)
+        if found:
+            rows = self._rows.fetch({seq for wanted in found.values() for seq in wanted.seqs}, phases)
+            for index, wanted in found.items():
+                answers[index] = self._deliver(wanted, rows)
+        return answers
+
+    def _deliver(self, wanted: Found, rows: Mapping[int, Row]) -> Any:
+        values: list[Value | None] = []
+        scores = wanted.scores
+        for place, seq in enumerate(wanted.seqs):
+            row = rows.get(seq) if seq >= 0 else None
+            if row is None or row[0] != wanted.layer:  # forgotten since it was found, or never there
+                values.append(None)
+            else:
+                values.append(row[1] if scores is None else msgspec.structs.replace(row[1], score=scores[place]))
+        return wanted.finish(values) if wanted.finish else [value for value in values if value is not None]
+
+    def embed(self, wanted: Sequence[tuple[int, ask.Embed]], answers: list[Any]) -> None:
+        texts: list[str] = []
+        places: list[tuple[int, int]] = []
+        query = bool(wanted[0][1].query)
+        for index, demand in wanted:
+            try:
+                vectors = np.empty((len(demand.texts), self._embedder.dimension), np.float32)
+                given = demand.given or (None,) * len(demand.texts)
+                missing = []
+                for row, vector in enumerate(given):
+                    if vector is None:
+                        missing.append(row)
+                    elif len(vector) != self._embedder.dimension:
+                        raise validation(
+                            "vector",
+                            f"a vector of {len(vector)} numbers was given; this database holds {self._embedder.dimension} "
+                            f"(embedder {self._embedder.name})",
+                        )
+                    else:
+                        vectors[row] = vector
+                answers[index] = vectors
+                if missing and demand.query == query:
+                    texts.extend(demand.texts[row] for row in missing)
+                    places.extend((index, row) for row in missing)
+                elif missing:
+                    vectors[missing] = self._embedder.embed([demand.texts[row] for row in missing], query=demand.query)
+            except MemlabError as error:
+                answers[index] = error
+        if texts:
+            try:
+                made = self._embedder.embed(texts, query=query)
+            except MemlabError as error:
+                for index in {index for index, _ in places}:
+                    answers[index] = error.copy()
+                return
+            for (index, row), vector in zip(places, made, strict=True):
+                if isinstance(answers[index], np.ndarray):
+                    answers[index][row] = vector
+
+    def _search(
+        self,
+        wanted: Sequence[tuple[int, int, ask.Search]],
+        answers: list[Any],
+        found: dict[int, Found],
+        phases: Phases,
+    ) -> None:
+        now = wall_us()
+        by_meaning: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        with self._indexes.lock.reading():
+            selections: dict[tuple[int, str, ask.Filter], tuple[Any, list[int]]] = {}
+            with phases.time("select"):
+                for place, (_, session, demand) in enumerate(wanted):
+                    if demand.mode in ("vector", "hybrid"):
+                        key = (session, demand.layer, demand.filter)
+                        if key not in selections:
+                            selections[key] = (self._indexes.directory.selection(session, demand.layer, now, demand.filter), [])
+                        selections[key][1].append(place)
+            with phases.time("vector"):
+                for selection, places in selections.values():
+                    self._nearest(wanted, selection, places, by_meaning)
+        with phases.time("rerank"):
+            if by_meaning and self._rerank_codes:
+                self._rerank(wanted, by_meaning)
+        for place, (index, session, demand) in enumerate(wanted):
+            try:
+                lists = []
+                if place in by_meaning:
+                    lists.append(by_meaning[place])
+                if demand.mode != "vector":
+                    with phases.time("text"):
+                        lists.append(self._by_words(session, demand, now))
+                with phases.time("fuse"):
+                    if len(lists) == 1:
+                        seqs, scores = lists[0]
+                    elif demand.fusion == "weighted":
+                        seqs, scores = fusion.weighted(lists, demand.weights)
+                    else:
+                        seqs, scores = fusion.reciprocal_rank([ids for ids, _ in lists], demand.weights)
+                    with self._indexes.lock.reading():
+                        seen = self._see(seqs, session, demand.layer, now)
+                    seqs, scores = seqs[seen][: demand.limit], scores[seen][: demand.limit]
+                found[index] = Found(session, demand.layer, seqs.tolist(), scores.tolist())
+            except MemlabError as error:
+                answers[index] = error
+
+    def _nearest(
+        self,
+        wanted: Sequence[tuple[int, int, ask.Search]],
+        selection: Any,
+        places: Sequence[int],
+        by_meaning: dict[int, tuple[np.ndarray, np.ndarray]],
+    ) -> None:
+        queries = np.stack([np.asarray(wanted[place][2].vector, np.float32) for place in places])
+        depth = max(_depth(wanted[place][2]) for place in places)
+        if self._rerank_codes:
+            depth *= 4  # codes of 8 bits order neighbours roughly; the exact vectors decide among four times as many
+        scores, positions = self._indexes.vectors.search(
+            queries, depth, selection=selection, threads=self._vector_threads if len(places) > 1 else 1
+        )
+        seqs = self._indexes.directory.column("seq")
+        for row, place in enumerate(places):
+            there = positions[row] >= 0
+            by_meaning[place] = (seqs[positions[row][there]], scores[row][there])
+
+    def _rerank(
+        self, wanted: Sequence[tuple[int, int, ask.Search]], by_meaning: dict[int, tuple[np.ndarray, np.ndarray]]
+    ) -> None:
+        seqs = np.unique(np.concatenate([seqs for seqs, _ in by_meaning.values()]))
+        known, vectors = self._indexes.stored_vectors(seqs.tolist())
+        for place, (candidates, _) in by_meaning.items():
+            candidates = candidates[np.isin(candidates, known)]
+            exact = vectors[np.searchsorted(known, candidates)] @ np.asarray(wanted[place][2].vector, np.float32)
+            order = np.argsort(-exact, kind="stable")[: _depth(wanted[place][2])]
+            by_meaning[place] = (candidates[order], exact[order])
+
+    def _by_words(self, session: int, demand: ask.Search, now: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return what the text index finds under the filter, looking further until enough remain or nothing is left."""
+        depth = _depth(demand)
+        allowed: np.ndarray | None = None
+        if demand.filter != ask.EVERYTHING:
+            with self._indexes.lock.reading():
+                allowed = self._indexes.directory.column("seq")[
+                    self._indexes.directory.select(session, demand.layer, now, demand.filter)
+                ]
+            if not len(allowed):
+                return np.zeros(0, np.int64), np.zeros(0, np.float32)
+        asked = depth
+        while True:
+            seqs, scores = self._indexes.text.search(
+                demand.text or "", session=session, layer=demand.layer, limit=asked, prefix=demand.mode == "prefix"
+            )
+            with self._indexes.lock.reading():
+                keep = self._see(seqs, session, demand.layer, now)
+            if allowed is not None:
+                keep &= np.isin(seqs, allowed, assume_unique=True)
+            if len(seqs) < asked or keep.sum() >= depth:
+                return seqs[keep][:depth], scores[keep][:depth]
+            asked *= 4
+
+    def _see(self, seqs: np.ndarray, session: int, layer: str, now: int) -> np.ndarray:
+        """Return which of *seqs* may leave storage: the session predicate, applied to whatever any index returned."""
+        return self._indexes.directory.visible(seqs, session, layer, now)
+
+    def select(self, session: int, layer: str, filter: ask.Filter) -> np.ndarray:
+        """Return the positions that a session sees through a filter; the caller holds the lock."""
+        return self._indexes.directory.select(session, layer, wall_us(), filter)
+
+    def _locate(self, session: int, demand: ask.Fetch) -> Found:
+        now = wall_us()
+        with self._indexes.lock.reading():
+            seqs = [
+                self._indexes.directory.current(session, demand.layer, records.origin_of(demand.layer, id)) for id in demand.ids
+            ]
+            seen = self._see(np.array(seqs, np.int64), session, demand.layer, now)
+        ids = demand.ids
+
+        def finish(values: list[Value | None]) -> list[Value | None]:
+            return [
+                value if ok and value is not None and value.id == id else None
+                for value, id, ok in zip(values, ids, seen, strict=True)
+            ]
+
+        return Found(session, demand.layer, seqs, finish=finish)
+
+    def _page(self, session: int, demand: ask.Page) -> Found:
+        after = None if demand.after is None else self._opened(session, demand)
+        with self._indexes.lock.reading():
+            positions = self.select(session, demand.layer, demand.filter)
+            occurred = self._indexes.directory.column("occurred")[positions]
+            seqs = self._indexes.directory.column("seq")[positions]
+        if after is not None:
+            moment, seq = after
+            if demand.newest_first:
+                later = (occurred < moment) | ((occurred == moment) & (seqs < seq))
+            else:
+                later = (occurred > moment) | ((occurred == moment) & (seqs > seq))
+            occurred, seqs = occurred[later], seqs[later]
+        sign = -1 if demand.newest_first else 1
+        if len(seqs) > demand.limit:
+            edge = np.partition(sign * occurred, demand.limit)[demand.limit]
+            near = sign * occurred <= edge
+            occurred, seqs = occurred[near], seqs[near]
+        order = np.lexsort((sign * seqs, sign * occurred))
+        more = len(order) > demand.limit
+        order = order[: demand.limit]
+        last = (int(occurred[order[-1]]), int(seqs[order[-1]])) if more else None
+        cursor = None if last is None else self._sealed(session, demand, last)
+
+        def finish(values: list[Value | None]) -> tuple[list[Value], str | None]:
+            return [value for value in values if value is not None], cursor
+
+        return Found(session, demand.layer, seqs[order].tolist(), finish=finish)
+
+    def _scan(self, session: int, demand: Any) -> Any:
+        """Answer the rarer demands, each by a query of its own."""
+        match demand:
+            case ask.Count():
+                with self._indexes.lock.reading():
+                    return len(self.select(session, demand.layer, demand.filter))
+            case ask.VectorOf():
+                with self._indexes.lock.reading():
+                    seq = self._indexes.directory.current(session, demand.layer, records.origin_of(demand.layer, demand.id))
+                (known, vectors) = self._indexes.stored_vectors([seq])
+                return vectors[0] if len(known) else None
+            case ask.Statistics():
+                return self._statistics(session, demand.layer)
+            case ask.TopicCounts():
+                rows = self._database.read(_TOPICS, [session, demand.layer, naive(wall_us()), demand.limit])
+                names = ("topic", "memories", "mean_confidence", "oldest", "newest")
+                return [dict(zip(names, (*row[:3], _aware(row[3]), _aware(row[4])), strict=True)) for row in rows]
+            case ask.Versions():
+                with self._indexes.lock.reading():
+                    origin = records.origin_of(demand.layer, demand.id)
+                    if self._indexes.directory.current(session, demand.layer, origin) < 0:
+                        return []
+                rows = self._database.read(
+                    "SELECT record FROM versions WHERE origin = ? AND session = ? ORDER BY seq DESC", [origin, session]
+                )
+                return [value for (record,) in rows if (value := records.decode(demand.layer, record)).id == demand.id]
+            case ask.NearDuplicates():
+                return self._near_duplicates(session, demand)
+            case ask.Sessions():
+                return self._list_sessions(demand)
+            case ask.Export():
+                return self._export(session, demand.format)
+        raise internal("bug", f"a reading plan may not ask for {type(demand).__name__}")
+
+    def _statistics(self, session: int, layer: str) -> dict[str, Any]:
+        now = wall_us()
+        with self._indexes.lock.reading():
+            positions = self.select(session, layer, ask.EVERYTHING)
+            kinds = self._indexes.directory.column("kind")[positions]
+            confidence = self._indexes.directory.column("confidence")[positions]
+            occurred = self._indexes.directory.column("occurred")[positions]
+        ((content_bytes, expired),) = self._database.read(
+            "SELECT coalesce(sum(strlen(record ->> 'content')) FILTER (expires_at IS NULL OR expires_at > ?), 0)::BIGINT, "
+            "count(*) FILTER (expires_at <= ?) FROM memories WHERE session = ? AND layer = ?",
+            [naive(now), naive(now), session, layer],
+        )
+        ((versions,),) = self._database.read("SELECT count(*) FROM versions WHERE session = ? AND layer = ?", [session, layer])
+        by_kind = {name: int((kinds == code).sum()) for name, code in KIND_CODES.items()}
+        return {
+            "memories": len(positions),
+            "by_kind": {name: count for name, count in by_kind.items() if count},
+            "mean_confidence": float(confidence.mean()) if len(positions) else None,
+            "oldest": moment(int(occurred.min())) if len(positions) else None,
+            "newest": moment(int(occurred.max())) if len(positions) else None,
+            "content_bytes": content_bytes,
+            "versions": versions,
+            "expired": expired,
+        }
+
+    def _near_duplicates(self, session: int, demand: ask.NearDuplicates) -> list[tuple[str, str, float]]:
+        """Return pairs whose exact cosine reaches the bound, found block by block over the session's stored vectors."""
+        with self._indexes.lock.reading():
+            seqs = self._indexes.directory.column("seq")[self.select(session, demand.layer, ask.EVERYTHING)]
+        known, vectors = self._indexes.stored_vectors(seqs.tolist())
+        pairs: list[tuple[float, int, int]] = []
+        block = 256  # 256 x n float32 products at a time: 100 MB at 100,000 memories
+        for start in range(0, len(known), block):
+            products = vectors[start : start + block] @ vectors[: start + block].T
+            products[np.arange(products.shape[1])[None, :] >= start + np.arange(len(products))[:, None]] = -np.inf
+            alike = np.flatnonzero(products >= demand.similarity)
+            cosines = products.ravel()[alike]
+            if len(alike) > demand.limit:  # a store full of equal texts has more pairs than anyone can list
+                best = np.argpartition(-cosines, demand.limit)[: demand.limit]
+                alike, cosines = alike[best], cosines[best]
+            newer, older = np.divmod(alike, products.shape[1])
+            for row, column, cosine in zip(newer.tolist(), older.tolist(), cosines.tolist(), strict=True):
+                pairs.append((cosine, int(known[column]), int(known[row + start])))
+            pairs.sort(key=lambda pair: (-pair[0], pair[1], pair[2]))
+            del pairs[demand.limit :]
+        rows = self._rows.fetch({seq for _, older, newer in pairs for seq in (older, newer)}, Phases())
+        return [
+            (rows[older][1].id, rows[newer][1].id, min(1.0, cosine))
+            for cosine, older, newer in pairs
+            if older in rows and newer in rows
+        ]
+
+    def _list_sessions(self, demand: ask.Sessions) -> tuple[list[dict[str, Any]], str | None]:
+        with self._indexes.lock.reading():
+            totals = self._indexes.directory.counts()
+        rows = self._database.read(
+            "SELECT session, code, created_at FROM sessions WHERE session > ? ORDER BY session LIMIT ?",
+            [demand.after or "", demand.limit + 1],
+        )
+        listed = [
+            {"session": name, "created_at": _aware(created_at), "memories": totals.get(code, 0)}
+            for name, code, created_at in rows[: demand.limit]
+        ]
+        return listed, rows[demand.limit - 1][0] if len(rows) > demand.limit else None
+
+    def _export(self, session: int, format: str) -> bytes:
+        """Return every memory of the session and its earlier versions, oldest first, one record a line or a row."""
+        rows = self._database.read(
+            "SELECT * FROM (SELECT layer, seq, true AS current, record FROM memories WHERE session = ? "
+            "UNION ALL SELECT layer, seq, false, record FROM versions WHERE session = ?) ORDER BY seq",
+            [session, session],
+        )
+        if format == "jsonl":
+            lines = (
+                msgspec.json.encode({"layer": layer, "current": current, "memory": msgspec.Raw(record.encode())})
+                for layer, _, current, record in rows
+            )
+            return b"".join(line + b"\n" for line in lines)
+        table = pa.table(
+            {
+                "layer": pa.array([row[0] for row in rows], pa.string()),
+                "current": pa.array([row[2] for row in rows], pa.bool_()),
+                "memory": pa.array([row[3] for row in rows], pa.string()),
+            }
+        )
+        sink = io.BytesIO()
+        pyarrow.parquet.write_table(table, sink)
+        return sink.getvalue()
+
+    def _sealed(self, session: int, demand: ask.Page, key: tuple[int, int]) -> str:
+        body = b"".join(part.to_bytes(8, "little", signed=True) for part in key)
+        return (body + self._seal(session, demand, body)).hex()
+
+    def _opened(self, session: int, demand: ask.Page) -> tuple[int, int]:
+        try:
+            raw = bytes.fromhex(demand.after or "")
+        except ValueError:
+            raw = b""
+        body, seal = raw[:16], raw[16:]
+        if len(raw) != 24 or not secrets.compare_digest(seal, self._seal(session, demand, body)):
+            raise validation(
+                "cursor", "this cursor belongs to another list; pass the cursor of an earlier page of the same call, or none"
+            )
+        return int.from_bytes(body[:8], "little", signed=True), int.from_bytes(body[8:], "little", signed=True)
+
+    def _seal(self, session: int, demand: ask.Page, body: bytes) -> bytes:
+        bound = msgspec.json.encode([session, demand.layer, demand.filter, demand.newest_first])
+        return hashlib.blake2b(body + bound, key=self._database.id.encode()[:64], digest_size=8).digest()
+
+
+_TOPICS = """
+SELECT topic, count(*), avg(confidence), min(occurred_at), max(occurred_at)
+FROM (SELECT unnest(list_distinct(tags)) AS topic, confidence, occurred_at FROM memories
+      WHERE session = ? AND layer = ? AND (expires_at IS NULL OR expires_at > ?))
+GROUP BY topic ORDER BY count(*) DESC, topic LIMIT ?
+"""
+
+
+def _depth(demand: ask.Search) -> int:
+    return max(HYBRID_DEPTH, 2 * demand.limit) if demand.mode == "hybrid" else demand.limit
+
+
+def _aware(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=UTC)

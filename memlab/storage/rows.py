@@ -1,0 +1,77 @@
+"""Rows of memories: from memory where they were read before, from the database otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeAlias
+
+import cachebox
+
+from memlab.storage import records
+from memlab.storage.database import Database
+from memlab.storage.phases import Phases
+from memlab.values import Event, Fact
+
+Value: TypeAlias = Event | Fact
+Row: TypeAlias = tuple[str, Value]
+"""Layer and value."""
+
+
+class Rows:
+    """Fetches rows and keeps the hot ones; a row never changes, so what is kept is never stale.
+
+    Args:
+        hot: rows kept at most; 0 keeps none.
+    """
+
+    def __init__(self, database: Database, hot: int) -> None:
+        self._database = database
+        self._hot: cachebox.LRUCache[int, Row] | None = cachebox.LRUCache(hot) if hot else None
+
+    def __len__(self) -> int:
+        return 0 if self._hot is None else len(self._hot)
+
+    def resident(self, seq: int) -> Row | None:
+        """Return a row that is in memory, or None."""
+        return None if self._hot is None else self._hot.get(seq)
+
+    def fetch(self, seqs: Iterable[int], phases: Phases) -> dict[int, Row]:
+        """Return the rows that exist, by seq."""
+        rows: dict[int, Row] = {}
+        missing: list[int] = []
+        for seq in seqs:
+            row = self.resident(seq)
+            if row is not None:
+                rows[seq] = row
+            elif seq >= 0:
+                missing.append(seq)
+        if missing:
+            with phases.time("fetch"):
+                if len(missing) == 1:
+                    fetched = self._database.read("SELECT seq, layer, record FROM memories WHERE seq = ?", missing)
+                else:
+                    fetched = self._database.read(_MANY, [missing])
+            with phases.time("decode"):
+                for seq, layer, record in fetched:
+                    rows[seq] = (layer, records.decode(layer, record))
+                    self.keep(seq, rows[seq])
+        return rows
+
+    def keep(self, seq: int, row: Row) -> None:
+        """Hold a row in memory until hotter ones take its place."""
+        if self._hot is not None:
+            self._hot[seq] = row
+
+    def drop(self, seqs: Iterable[int]) -> None:
+        """Let go of rows that are forgotten."""
+        if self._hot is not None:
+            for seq in seqs:
+                self._hot.pop(seq, None)
+
+    def clear(self) -> None:
+        """Let go of every row."""
+        if self._hot is not None:
+            self._hot.clear()
+
+
+_MANY = "SELECT seq, layer, record FROM memories WHERE seq IN (SELECT unnest(?))"

@@ -1,0 +1,505 @@
+"""Applies what writing plans demand: many of them as one transaction, each answered or refused alone.
+
+A plan runs to its first demand of storage before the writer is taken: what it wants embedded is embedded together. Inside the
+transaction it sees the database and what the members before it did; after a rollback it begins again.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Generator, Sequence
+from datetime import UTC
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from memlab.errors import MemlabError, internal, not_found, validation
+from memlab.measure import clock
+from memlab.storage import demands as ask
+from memlab.storage import records
+from memlab.storage.calls import Call, Keyed
+from memlab.storage.database import Database, Transaction
+from memlab.storage.directory import NEVER, Entry, microseconds, naive
+from memlab.storage.indexes import Added, Closed, Dropped, Indexes, Opened
+from memlab.storage.phases import Phases
+from memlab.storage.reading import Reader
+from memlab.storage.rows import Value
+from memlab.values import DEFAULT_SESSION, Event, Fact, Table
+
+
+class Writer:
+    """The one writer of a database."""
+
+    def __init__(self, database: Database, indexes: Indexes, reader: Reader) -> None:
+        self._database = database
+        self._indexes = indexes
+        self._rows = indexes.rows
+        self._reader = reader
+
+    def write(self, calls: Sequence[Call], phases: Phases) -> list[Any]:
+        """Run writing plans as one transaction, in order; one answer, or MemlabError as a value, for each call.
+
+        A call that scans (lists, searches) before it writes stands in a transaction of its own, because it must see what the
+        calls before it did. When this returns, every answered write is committed, read back and visible to any search.
+        """
+        members = self._prepare(calls, phases)
+        outcomes: list[Any] = [None] * len(calls)
+        group: list[_Member] = []
+        with phases.time("write"):
+            for member in members:
+                if member.outcome is not None:
+                    outcomes[member.index] = member.outcome
+                elif member.scans:
+                    self._commit(group, outcomes)
+                    self._commit([member], outcomes)
+                    group = []
+                else:
+                    group.append(member)
+            self._commit(group, outcomes)
+        self._indexes.maintain()
+        return outcomes
+
+    def _prepare(self, calls: Sequence[Call], phases: Phases) -> list[_Member]:
+        """Begin every plan and answer what it wants embedded, all together, before the writer is taken."""
+        members = [_Member(index, call) for index, call in enumerate(calls)]
+        waiting = [member for member in members if member.begin()]
+        while waiting:
+            answers: list[Any] = [None] * len(waiting)
+            with phases.time("embed"):
+                self._reader.embed([(place, member.demand) for place, member in enumerate(waiting)], answers)
+            waiting = [member for member, answer in zip(waiting, answers, strict=True) if member.embedded(answer)]
+        return members
+
+    def _commit(self, group: Sequence[_Member], outcomes: list[Any]) -> None:
+        if not group:
+            return
+        promised = [member.call for member in group if member.call.keyed is not None]
+        state = _Attempt(promised)
+
+        def member_of(member: _Member) -> Callable[[Transaction], Any]:
+            return lambda transaction: self._run_member(member, transaction, state)
+
+        answers = self._database.transact([member_of(member) for member in group], self._indexes.publish)
+        for member, answer in zip(group, answers, strict=True):
+            outcomes[member.index] = answer
+
+    def _run_member(self, member: _Member, transaction: Transaction, state: _Attempt) -> Any:
+        state.enter(transaction)
+        session = self._indexes.code(member.call.session)
+        keyed = member.call.keyed
+        if keyed is not None:
+            kept = self._promised(transaction, state, session, keyed)
+            if kept is not None:
+                return kept[0]
+        plan, demand = member.resume()
+        try:
+            while True:
+                try:
+                    answer = self._change(transaction, state, session, demand)
+                except MemlabError as error:
+                    demand = plan.throw(error)
+                else:
+                    demand = plan.send(answer)
+        except StopIteration as stop:
+            result = stop.value
+        if keyed is not None:
+            text = msgspec.json.encode(result, enc_hook=_encode_table).decode()
+            transaction.insert(
+                "idempotency",
+                {
+                    "session": [session],
+                    "operation": [keyed.operation],
+                    "key": [keyed.key],
+                    "digest": [keyed.digest],
+                    "result": [text],
+                    "created_at": [clock.now().replace(tzinfo=None)],
+                },
+            )
+            state.promises[session, keyed.operation, keyed.key] = (keyed.digest, text)
+        return result
+
+    def _promised(self, transaction: Transaction, state: _Attempt, session: int, keyed: Keyed) -> tuple[Any] | None:
+        """Return the answer that this key already has, in a tuple; one look-up serves every key of the group."""
+        if not state.looked_up:
+            state.looked_up = True
+            rows = transaction.query(
+                _KEYS if len(state.keys) > 1 else _KEY,
+                [state.keys] if len(state.keys) > 1 else [session, keyed.operation, keyed.key],
+            )
+            state.promises.update({(row[0], row[1], row[2]): (row[3], row[4]) for row in rows})
+        kept = state.promises.get((session, keyed.operation, keyed.key))
+        if kept is None:
+            return None
+        digest, result = kept
+        if digest != keyed.digest:
+            raise validation(
+                "idempotency_key",
+                f"{keyed.operation}: this idempotency key was used with other parameters; use a new key for a new call",
+            )
+        return (_decode_result(result, keyed.result_type),)
+
+    def _change(self, transaction: Transaction, state: _Attempt, session: int, demand: Any) -> Any:
+        match demand:
+            case ask.Insert():
+                return self._insert(transaction, state, session, demand)
+            case ask.Fetch():
+                return [self._present(transaction, state, session, demand.layer, id)[1] for id in demand.ids]
+            case ask.Replace():
+                return self._replace(transaction, state, session, demand)
+            case ask.Remove():
+                return self._remove(transaction, state, session, demand)
+            case ask.CreateSession():
+                return self._create_session(transaction)
+            case ask.DeleteSession():
+                return self._delete_session(transaction, state, session)
+            case ask.Embed():
+                answers: list[Any] = [None]
+                self._reader.embed([(0, demand)], answers)
+                if isinstance(answers[0], MemlabError):
+                    raise answers[0]
+                return answers[0]
+            case _:
+                if state.overlay:
+                    raise _ScansAfterChangesError
+                (answer,) = self._reader.answer([(session, demand)], Phases())
+                if isinstance(answer, MemlabError):
+                    raise answer
+                return answer
+
+    def _insert(self, transaction: Transaction, state: _Attempt, session: int, demand: ask.Insert) -> ask.Inserted:
+        held = {} if demand.on_duplicate == "keep" else self._held(state, session, demand)
+        now = clock.now()
+        ids: list[str] = []
+        rows: list[tuple[int, int, Value, ask.Draft]] = []
+        for place, draft in enumerate(demand.drafts):
+            if draft.content in held:
+                if demand.on_duplicate == "error":
+                    raise validation(
+                        "duplicate",
+                        f"item {place} repeats a content of this layer; leave it out, or pass on_duplicate='skip' or 'keep'",
+                        item=place,
+                    )
+                ids.append(held[draft.content])
+                continue
+            seq = self._next_seq()
+            value = records.value_of(demand.layer, records.new_id(demand.layer, seq), draft, now=now, created_at=now, version=1)
+            rows.append((seq, seq, value, draft))
+            ids.append(value.id)
+            if demand.on_duplicate != "keep":
+                held[draft.content] = value.id
+        self._store(transaction, state, session, demand.layer, rows)
+        return ask.Inserted(tuple(ids), tuple(value for _, _, value, _ in rows))
+
+    def _held(self, state: _Attempt, session: int, demand: ask.Insert) -> dict[str, str]:
+        """Return id by content of the session's memories that may equal a draft, this transaction's own included."""
+        digests = np.array([records.content_digest(draft.content) for draft in demand.drafts], np.int64)
+        with self._indexes.lock.reading():
+            positions = self._reader.select(session, demand.layer, ask.EVERYTHING)
+            equal = np.isin(self._indexes.directory.column("digest")[positions], digests)
+            candidates = self._indexes.directory.column("seq")[positions[equal]].tolist()
+        fetched = self._rows.fetch(set(candidates), Phases())
+        held = {fetched[seq][1].content: fetched[seq][1].id for seq in reversed(candidates) if seq in fetched}
+        for origin, current in state.overlay.items():
+            gone = [content for content, id in held.items() if records.origin_of(demand.layer, id) == origin]
+            for content in gone:
+                del held[content]
+            if current is not None and (current.session, current.layer) == (session, demand.layer):
+                held.setdefault(current.value.content, current.value.id)
+        return held
+
+    def _store(
+        self,
+        transaction: Transaction,
+        state: _Attempt,
+        session: int,
+        layer: str,
+        rows: Sequence[tuple[int, int, Value, ask.Draft]],
+    ) -> None:
+        if not rows:
+            return
+        entries = []
+        columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
+        for seq, origin, value, draft in rows:
+            occurred = value.occurred_at if isinstance(value, Event) else value.created_at
+            digest = records.content_digest(value.content)
+            for name, item in zip(
+                _COLUMNS,
+                (
+                    seq,
+                    origin,
+                    session,
+                    layer,
+                    draft.kind,
+                    list(draft.tags),
+                    draft.confidence,
+                    occurred.astimezone(UTC).replace(tzinfo=None),
+                    None if draft.expires_at is None else naive(microseconds(draft.expires_at)),
+                    digest,
+                    records.encode(value),
+                    draft.vector.tobytes(),
+                ),
+                strict=True,
+            ):
+                columns[name].append(item)
+            entry = Entry(
+                seq=seq,
+                origin=origin,
+                session=session,
+                layer=layer,
+                kind=draft.kind,
+                tags=draft.tags,
+                confidence=draft.confidence,
+                occurred=microseconds(occurred),
+                expires=NEVER if draft.expires_at is None else microseconds(draft.expires_at),
+                digest=digest,
+            )
+            entries.append(entry)
+            state.overlay[origin] = _Current(session, layer, seq, value, draft)
+        transaction.insert("memories", columns)
+        transaction.notes.append(Added(entries, [value for _, _, value, _ in rows], [draft.vector for *_, draft in rows]))
+
+    def _present(self, transaction: Transaction, state: _Attempt, session: int, layer: str, id: str) -> tuple[int, Value | None]:
+        """Return (seq, value) of a memory as this transaction sees it; (-1, None) where the session has no such memory."""
+        origin = records.origin_of(layer, id)
+        if origin in state.overlay:
+            current = state.overlay[origin]
+            if current is None or (current.session, current.layer) != (session, layer) or current.value.id != id:
+                return -1, None
+            return current.seq, current.value
+        (values,) = self._reader.answer([(session, ask.Fetch(layer, (id,)))], Phases())  # type: ignore[arg-type]
+        if values[0] is None:
+            return -1, None
+        with self._indexes.lock.reading():
+            return self._indexes.directory.current(session, layer, origin), values[0]
+
+    def _replace(self, transaction: Transaction, state: _Attempt, session: int, demand: ask.Replace) -> Value:
+        seq, value = self._present(transaction, state, session, demand.layer, demand.id)
+        if value is None:
+            raise _no_memory(demand.layer, demand.id)
+        origin = records.origin_of(demand.layer, demand.id)
+        current = state.overlay.get(origin)
+        draft = current.draft if current is not None else self._draft_of(seq, value)
+        draft = msgspec.structs.replace(draft, **demand.changes)
+        new_seq = self._next_seq()
+        version = value.version + 1 if isinstance(value, Fact) else 1
+        new = records.value_of(demand.layer, value.id, draft, now=clock.now(), created_at=value.created_at, version=version)
+        transaction.insert(
+            "versions",
+            {"seq": [seq], "origin": [origin], "session": [session], "layer": [demand.layer], "record": [records.encode(value)]},
+        )
+        transaction.execute("DELETE FROM memories WHERE seq = ?", [seq])
+        transaction.notes.append(Dropped([seq]))
+        self._store(transaction, state, session, demand.layer, [(new_seq, origin, new, draft)])
+        return new
+
+    def _draft_of(self, seq: int, value: Value) -> ask.Draft:
+        _, vectors = self._indexes.stored_vectors([seq])
+        if isinstance(value, Event):
+            return ask.Draft(
+                content=value.content,
+                vector=vectors[0],
+                tags=value.tags,
+                attributes=value.context,
+                source=value.source,
+                confidence=value.confidence,
+                occurred_at=value.occurred_at,
+                expires_at=value.expires_at,
+            )
+        triple = {"subject": value.subject, "predicate": value.predicate, "object": value.object}
+        return ask.Draft(
+            content=value.content,
+            vector=vectors[0],
+            kind=value.kind,
+            tags=value.topics,
+            attributes={name: part for name, part in triple.items() if part is not None},
+            source=value.source,
+            confidence=value.confidence,
+            expires_at=value.expires_at,
+        )
+
+    def _remove(self, transaction: Transaction, state: _Attempt, session: int, demand: ask.Remove) -> list[str]:
+        removed: list[str] = []
+        seqs: list[int] = []
+        origins: list[int] = []
+        wanted = list(dict.fromkeys(demand.ids))
+        unknown = [id for id in wanted if records.origin_of(demand.layer, id) not in state.overlay]
+        (values,) = self._reader.answer([(session, ask.Fetch(demand.layer, tuple(unknown)))], Phases())
+        present = {value.id: value for value in values if value is not None}
+        for id in wanted:
+            origin = records.origin_of(demand.layer, id)
+            current = state.overlay.get(origin)
+            if current is not None and (current.session, current.layer, current.value.id) == (session, demand.layer, id):
+                seq = current.seq
+            elif origin not in state.overlay and id in present:
+                with self._indexes.lock.reading():
+                    seq = self._indexes.directory.current(session, demand.layer, origin)
+            else:
+                continue
+            removed.append(id)
+            seqs.append(seq)
+            origins.append(origin)
+            state.overlay[origin] = None
+        if seqs:
+            transaction.execute("DELETE FROM memories WHERE seq IN (SELECT unnest(?))", [seqs])
+            transaction.execute("DELETE FROM versions WHERE origin IN (SELECT unnest(?))", [origins])
+            transaction.execute("UPDATE allocation SET last_seq = ?", [self._indexes.last_seq])
+            transaction.notes.append(Dropped(seqs))
+        return removed
+
+    def _create_session(self, transaction: Transaction) -> str:
+        name = "s-" + secrets.token_urlsafe(16)
+        self._indexes.last_code += 1
+        transaction.insert(
+            "sessions",
+            {"code": [self._indexes.last_code], "session": [name], "created_at": [clock.now().replace(tzinfo=None)]},
+        )
+        transaction.notes.append(Opened(name, self._indexes.last_code))
+        return name
+
+    def _delete_session(self, transaction: Transaction, state: _Attempt, session: int) -> int:
+        if state.overlay:
+            raise _ScansAfterChangesError
+        name = next(name for name, code in self._indexes.codes.items() if code == session)
+        with self._indexes.lock.reading():
+            total = self._indexes.directory.counts().get(session, 0)
+        transaction.execute("DELETE FROM memories WHERE session = ?", [session])
+        transaction.execute("DELETE FROM versions WHERE session = ?", [session])
+        transaction.execute("DELETE FROM idempotency WHERE session = ?", [session])
+        transaction.execute(
+            "UPDATE allocation SET last_seq = ?, last_code = ?", [self._indexes.last_seq, self._indexes.last_code]
+        )
+        if name != DEFAULT_SESSION:  # the session that is meant when none is named stays, empty
+            transaction.execute("DELETE FROM sessions WHERE code = ?", [session])
+        transaction.notes.append(Closed(name, session))
+        return total
+
+    def _next_seq(self) -> int:
+        self._indexes.last_seq += 1
+        return self._indexes.last_seq
+
+
+class _ScansAfterChangesError(Exception):
+    """A member must see what earlier members of its group did: roll back and run every member alone."""
+
+
+class _Current(msgspec.Struct, frozen=True):
+    session: int
+    layer: str
+    seq: int
+    value: Value
+    draft: ask.Draft
+
+
+class _Attempt:
+    """What one transaction has done so far, for its later members; forgotten when it is rolled back."""
+
+    def __init__(self, promised: Sequence[Call]) -> None:
+        self.keys = [call.keyed.key for call in promised if call.keyed is not None]
+        self._transaction: Transaction | None = None
+        self._clear()
+
+    def _clear(self) -> None:
+        self.overlay: dict[int, _Current | None] = {}  # by origin; None where removed
+        self.promises: dict[tuple[int, str, str], tuple[str, str]] = {}
+        self.looked_up = False
+
+    def enter(self, transaction: Transaction) -> None:
+        """Begin anew when *transaction* is another than before."""
+        if transaction is not self._transaction:
+            self._transaction = transaction
+            self._clear()
+
+
+class _Member:
+    """One writing call between its beginning and its transaction."""
+
+    def __init__(self, index: int, call: Call) -> None:
+        self.index = index
+        self.call = call
+        self.outcome: Any = None
+        self.demand: Any = None
+        self._plan: Generator[Any, Any, Any] | None = None
+        self._answers: list[Any] = []
+
+    @property
+    def scans(self) -> bool:
+        """Whether it looks at many memories before it writes."""
+        return isinstance(self.demand, (ask.Page, ask.Search, ask.Count, ask.NearDuplicates, ask.DeleteSession))
+
+    def begin(self) -> bool:
+        """Run the plan to its first demand; return whether that is something to embed."""
+        return self._advance(lambda: next(self._start()))
+
+    def embedded(self, answer: Any) -> bool:
+        """Hand the plan its vectors; return whether it wants more of them."""
+        if isinstance(answer, MemlabError):
+            return self._advance(lambda: self._going().throw(answer))
+        self._answers.append(answer)
+        return self._advance(lambda: self._going().send(answer))
+
+    def resume(self) -> tuple[Generator[Any, Any, Any], Any]:
+        """Return the plan and its first demand of storage; begun afresh, with the same vectors, after a rollback."""
+        if self._plan is None:
+            self._start()
+            self.demand = next(self._going())
+            for answer in self._answers:
+                self.demand = self._going().send(answer)
+        plan, self._plan = self._going(), None
+        return plan, self.demand
+
+    def _start(self) -> Generator[Any, Any, Any]:
+        self._plan = self.call.start()
+        return self._plan
+
+    def _going(self) -> Generator[Any, Any, Any]:
+        if self._plan is None:
+            raise internal("bug", "a writing plan was resumed before it began")
+        return self._plan
+
+    def _advance(self, step: Callable[[], Any]) -> bool:
+        try:
+            self.demand = step()
+        except StopIteration:
+            self.outcome = internal("bug", "a writing plan ended before it wrote")
+            return False
+        except MemlabError as error:
+            self.outcome = error
+            return False
+        return isinstance(self.demand, ask.Embed)
+
+
+_KEY = "SELECT session, operation, key, digest, result FROM idempotency WHERE session = ? AND operation = ? AND key = ?"
+_KEYS = "SELECT session, operation, key, digest, result FROM idempotency WHERE key IN (SELECT unnest(?))"
+_COLUMNS = (
+    "seq",
+    "origin",
+    "session",
+    "layer",
+    "kind",
+    "tags",
+    "confidence",
+    "occurred_at",
+    "expires_at",
+    "digest",
+    "record",
+    "vector",
+)
+
+
+def _no_memory(layer: str, id: str) -> MemlabError:
+    """Return the error for an id that this session does not have; the same for another session's and for none at all."""
+    return not_found("memory", f"no {layer} memory {id!r} in this session", id=id)
+
+
+def _encode_table(value: Any) -> Any:
+    if isinstance(value, Table):
+        return list(value)
+    raise TypeError(f"a result of type {type(value).__name__} cannot be kept under an idempotency key")
+
+
+def _decode_result(text: str, result_type: Any) -> Any:
+    origin = getattr(result_type, "__origin__", None)
+    if origin is Table:
+        return Table(msgspec.json.decode(text, type=list[result_type.__args__[0]]))
+    return msgspec.json.decode(text, type=result_type)

@@ -1,0 +1,284 @@
+"""Storage answers for one session at a time, from indexes that agree with the database."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from structlog.testing import capture_logs
+
+from memlab.embedders import HashingEmbedder
+from memlab.engine import Engine
+from memlab.errors import ErrorType, MemlabError
+from memlab.settings import Settings
+from memlab.storage.directory import Directory
+from memlab.values import Table
+
+EMBEDDER = HashingEmbedder(64)
+WORDS = "tea coffee train garden piano river doctor summer window market bicycle letter island mirror".split()
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def opened(path: Path, **settings: object) -> Engine:
+    return Engine.open(path, Settings.of({"cache": None, "batch": None, **settings}), EMBEDDER)
+
+
+def run(engine: Engine, operation: str, *, session: str = "default", key: str | None = None, **parameters: object):
+    return asyncio.run(engine.execute(operation, parameters, session=session, idempotency_key=key)).value
+
+
+def fill(engine: Engine, count: int, session: str = "default", seed: int = 0) -> list[str]:
+    chance = np.random.default_rng(seed)
+    events = [
+        {
+            "content": f"{session} note {place}: " + " ".join(chance.choice(WORDS, 6)),
+            "tags": [str(chance.choice(["red", "green", "blue"]))],
+            "confidence": float(chance.choice([0.25, 0.5, 1.0])),
+            "occurred_at": START + timedelta(hours=place),
+        }
+        for place in range(count)
+    ]
+    return list(run(engine, "episodic.bulk_remember", session=session, events=events).ids)
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    with opened(tmp_path / "lab.duckdb") as engine:
+        yield engine
+
+
+def exact(engine: Engine, ids: list[str], query: str, limit: int) -> list[str]:
+    """The answer by brute force over what the session lists."""
+    contents = {event.id: event.content for event in run(engine, "episodic.list_events", limit=500)}
+    vectors = EMBEDDER.embed([contents[id] for id in ids])
+    scores = vectors @ EMBEDDER.embed([query], query=True)[0]
+    return [ids[place] for place in np.argsort(-scores, kind="stable")[:limit]]
+
+
+@pytest.mark.parametrize("kind", ["flat", "sq8", "fp16", "ivf", "hnsw"])
+def test_a_filtered_search_equals_brute_force(tmp_path: Path, kind: str) -> None:
+    """Vector search under any filter returns what scanning the session's matching memories would."""
+    with opened(tmp_path / "lab.duckdb", index={"kind": kind}) as engine:
+        ids = fill(engine, 400)
+        fill(engine, 50, session=run(engine, "session.create"), seed=1)
+        events = {event.id: event for event in run(engine, "episodic.list_events", limit=500)}
+        since = START + timedelta(hours=100)
+        wanted = [
+            id for id in ids if "red" in events[id].tags and events[id].occurred_at >= since and events[id].confidence >= 0.5
+        ]
+        found = run(
+            engine, "episodic.recall", query="tea garden", limit=8, mode="vector", tags=["red"], since=since, min_confidence=0.5
+        )
+        vectors = {id: EMBEDDER.embed([events[id].content])[0] for id in wanted}
+        query = EMBEDDER.embed(["tea garden"], query=True)[0]
+        best = sorted((float(vectors[id] @ query) for id in wanted), reverse=True)[:8]
+        assert [event.id in wanted for event in found] == [True] * 8
+        assert [round(event.score, 3) for event in found] == pytest.approx([round(score, 3) for score in best], abs=2e-3)
+
+
+def test_one_session_never_sees_another(engine: Engine) -> None:
+    """Searches by meaning and by words, lists and look-ups return the session's own memories alone."""
+    mine, other = run(engine, "session.create"), run(engine, "session.create")
+    ids = fill(engine, 40, session=mine)
+    fill(engine, 40, session=other, seed=2)
+    for mode in ("vector", "text", "hybrid"):
+        found = run(engine, "episodic.recall", session=other, query=f"{mine} note tea", limit=50, mode=mode)
+        assert found and all(event.content.startswith(other) for event in found)
+    assert all(event.content.startswith(other) for event in run(engine, "episodic.list_events", session=other, limit=200))
+    with pytest.raises(MemlabError) as foreign:
+        run(engine, "episodic.get_event", session=other, id=ids[0])
+    with pytest.raises(MemlabError) as absent:
+        run(engine, "episodic.get_event", session=other, id=ids[0][:-1] + ("0" if ids[0][-1] != "0" else "1"))
+    assert foreign.value.type is absent.value.type is ErrorType.NOT_FOUND
+
+
+def test_the_isolation_tests_can_fail(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the session predicate taken out, a foreign memory is seen: the tests above are not hollow."""
+    mine = run(engine, "session.create")
+    (id,) = fill(engine, 1, session=mine)
+    monkeypatch.setattr(Directory, "visible", lambda self, seqs, session, layer, now: np.ones(len(seqs), bool))
+    monkeypatch.setattr(Directory, "current", lambda self, session, layer, origin: origin)
+    assert run(engine, "episodic.get_event", id=id).content.startswith(mine)
+
+
+def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
+    """Closing and opening changes no answer, whether the indexes were saved or are caught up."""
+    path = tmp_path / "lab.duckdb"
+    with opened(path) as engine:
+        ids = fill(engine, 60)
+        run(engine, "episodic.forget", ids=ids[:5])
+        before = run(engine, "episodic.recall", query="piano river", limit=20)
+    with capture_logs() as logs, opened(path) as engine:
+        assert run(engine, "episodic.recall", query="piano river", limit=20) == before
+        more = fill(engine, 10, seed=9)
+        engine.storage.indexes.save = lambda: None  # as if it had been killed: the indexes on disk lag behind
+        before = run(engine, "episodic.recall", query="piano river", limit=20)
+    assert not [entry for entry in logs if entry["event"] == "index_rebuilt"]
+    with capture_logs() as logs, opened(path) as engine:
+        assert run(engine, "episodic.recall", query="piano river", limit=20) == before
+        assert run(engine, "episodic.get_event", id=more[-1]).id == more[-1]
+    assert {entry["index"] for entry in logs if entry["event"] == "index_caught_up"} == {"vectors", "text"}
+
+
+@pytest.mark.parametrize("how", ["flipped", "missing", "foreign"])
+def test_a_bad_index_is_rebuilt_and_says_so(tmp_path: Path, how: str) -> None:
+    """A damaged, missing or foreign index file costs a log line and no answer."""
+    path = tmp_path / "lab.duckdb"
+    with opened(path) as engine:
+        fill(engine, 60)
+        before = run(engine, "episodic.recall", query="piano river", limit=20)
+    folder = path.with_name(path.name + ".index")
+    if how == "foreign":
+        with opened(tmp_path / "other.duckdb") as engine:
+            fill(engine, 60, seed=5)
+        other = tmp_path / "other.duckdb.index"
+        folder.rename(tmp_path / "put-away")
+        other.rename(folder)
+    else:
+        for file in [file for file in folder.rglob("*") if file.is_file()]:
+            if how == "missing":
+                file.unlink()
+            elif file.stat().st_size:
+                content = bytearray(file.read_bytes())
+                content[len(content) // 2] ^= 0x10
+                file.write_bytes(content)
+    with capture_logs() as logs, opened(path) as engine:
+        assert run(engine, "episodic.recall", query="piano river", limit=20) == before
+    assert {entry["index"] for entry in logs if entry["event"] == "index_rebuilt"} == {"vectors", "text"}
+
+
+def test_forgotten_memories_stay_forgotten_through_a_rebuild(engine: Engine) -> None:
+    """After half is forgotten and the index is built anew, answers equal brute force over what is left."""
+    ids = fill(engine, 120)
+    run(engine, "episodic.forget", ids=ids[::2])
+    engine.storage.rebuild()
+    assert engine.storage.directory.dead == 0
+    found = [event.id for event in run(engine, "episodic.recall", query="summer market", limit=10, mode="vector")]
+    assert found == exact(engine, ids[1::2], "summer market", 10)
+    run(engine, "episodic.remember", content="summer market summer market")
+    assert run(engine, "episodic.recall", query="summer market", limit=1)[0].content == "summer market summer market"
+
+
+def test_a_repeated_key_takes_effect_once(engine: Engine) -> None:
+    """The same key and parameters give the first answer; the same key with others is refused; another session is another key."""
+    first = run(engine, "episodic.remember", key="k1", content="once", context={"deep": [1, {"a": "b"}]})
+    assert run(engine, "episodic.remember", key="k1", content="once", context={"deep": [1, {"a": "b"}]}) == first
+    with pytest.raises(MemlabError, match="used with other parameters"):
+        run(engine, "episodic.remember", key="k1", content="twice")
+    assert len(run(engine, "episodic.list_events")) == 1
+    other = run(engine, "session.create")
+    assert run(engine, "episodic.remember", key="k1", session=other, content="once").id != first.id
+
+
+def test_keys_survive_a_restart(tmp_path: Path) -> None:
+    """A write acknowledged before a restart is not done again after it."""
+    with opened(tmp_path / "lab.duckdb") as engine:
+        first = run(engine, "episodic.remember", key="k1", content="once")
+    with opened(tmp_path / "lab.duckdb") as engine:
+        assert run(engine, "episodic.remember", key="k1", content="once") == first
+        assert len(run(engine, "episodic.list_events")) == 1
+
+
+def test_no_seq_is_given_twice(tmp_path: Path) -> None:
+    """Ids of forgotten memories are not used again, even when the newest was forgotten before a restart."""
+    with opened(tmp_path / "lab.duckdb") as engine:
+        gone = fill(engine, 3)
+        run(engine, "episodic.forget", ids=gone)
+    with opened(tmp_path / "lab.duckdb") as engine:
+        new = run(engine, "episodic.remember", content="new")
+        assert new.id[:-8] not in {id[:-8] for id in gone}
+        assert [event.content for event in run(engine, "episodic.recall", query="new tea note", limit=5)] == ["new"]
+
+
+def test_a_deleted_session_leaves_no_trace_in_log_and_indexes(tmp_path: Path) -> None:
+    """After closing, no table, log or index file holds a word of it; freed pages of the database file are DuckDB's."""
+    canary = "zyzzyva73canary"
+    path = tmp_path / "lab.duckdb"
+    with opened(path) as engine:
+        fill(engine, 30)
+        session = run(engine, "session.create")
+        run(engine, "episodic.remember", session=session, content=f"the {canary} event", tags=[canary])
+        fact = run(engine, "semantic.store", session=session, content=f"the {canary} fact")
+        run(engine, "semantic.update", session=session, id=fact.id, content="another fact")
+        run(engine, "session.delete", session=session)
+        with pytest.raises(MemlabError) as error:
+            run(engine, "episodic.get_recent", session=session)
+        assert error.value.type is ErrorType.NOT_FOUND
+        assert len(run(engine, "episodic.list_events", limit=100)) == 30
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert any(file.parent.name == "text" for file in files)
+    for file in files:
+        if file != path:
+            assert canary.encode() not in file.read_bytes(), file.name
+
+
+def test_a_cursor_belongs_to_its_list(engine: Engine) -> None:
+    """Pages follow each other without gap or repeat; a cursor of another list or session is refused."""
+    ids = fill(engine, 25)
+    seen, cursor = [], None
+    while True:
+        page: Table = run(engine, "episodic.list_events", limit=10, **({"cursor": cursor} if cursor else {}))
+        seen += [event.id for event in page]
+        cursor = page.cursor
+        if cursor is None:
+            break
+        kept = cursor
+    assert sorted(seen) == sorted(ids) and len(set(seen)) == 25
+    other = run(engine, "session.create")
+    for parameters in ({"session": other}, {"order": "oldest_first"}):
+        with pytest.raises(MemlabError) as error:
+            run(engine, "episodic.list_events", limit=10, cursor=kept, **parameters)
+        assert error.value.reason == "cursor"
+
+
+def test_an_expired_memory_is_gone_from_every_read(engine: Engine) -> None:
+    """A memory past its `expires_at` is found by no search, list or look-up."""
+    event = run(engine, "episodic.remember", content="short lived tea", expires_at=datetime.now(UTC) + timedelta(milliseconds=1))
+    run(engine, "episodic.remember", content="long lived tea", expires_at=datetime.now(UTC) + timedelta(days=1))
+    while datetime.now(UTC) < event.expires_at:
+        pass
+    assert [found.content for found in run(engine, "episodic.recall", query="tea")] == ["long lived tea"]
+    assert [found.content for found in run(engine, "episodic.list_events")] == ["long lived tea"]
+    with pytest.raises(MemlabError):
+        run(engine, "episodic.get_event", id=event.id)
+
+
+def test_an_export_holds_everything_of_the_session(engine: Engine) -> None:
+    """Every memory and earlier version is in the export, and nothing of another session."""
+    session = run(engine, "session.create")
+    fill(engine, 5)
+    fill(engine, 5, session=session)
+    fact = run(engine, "semantic.store", session=session, content="the first version")
+    run(engine, "semantic.update", session=session, id=fact.id, content="the second version")
+    lines = [json.loads(line) for line in run(engine, "session.export", session=session, format="jsonl").splitlines()]
+    assert [line["memory"]["content"] for line in lines if line["layer"] == "semantic"] == [
+        "the first version",
+        "the second version",
+    ]
+    assert [line["current"] for line in lines] == [True] * 5 + [False, True]
+    assert all(line["memory"]["content"].startswith(session) for line in lines[:5])
+
+
+def test_writes_go_on_while_the_index_is_built(tmp_path: Path) -> None:
+    """What is stored during a rebuild is in the new index."""
+    with opened(tmp_path / "lab.duckdb", index={"kind": "ivf", "train_at": 256}) as engine:
+        ids: list[str] = []
+        for seed in range(12):
+            ids += fill(engine, 40, seed=seed)
+        engine.storage.rebuild()
+        assert engine.storage.vectors.kind_now == "ivf"
+        assert engine.storage.vectors.count == len(engine.storage.directory) == len(ids)
+        held = engine.storage.vectors.vectors(np.arange(len(ids)))
+        contents = [event.content for event in run(engine, "episodic.list_events", limit=500, order="oldest_first")]
+        by_content = {content: vector for content, vector in zip(contents, EMBEDDER.embed(contents), strict=True)}
+        stored = {
+            row[0]: np.frombuffer(row[1], np.float32) for row in engine.storage.database.read("SELECT seq, vector FROM memories")
+        }
+        for seq, vector in zip(engine.storage.directory.column("seq"), held, strict=True):
+            assert np.allclose(stored[int(seq)], vector, atol=1e-6)
+        assert len(by_content) == len(set(contents))

@@ -1,0 +1,83 @@
+"""The sync face: every operation as a method, with help, on a loop of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from pathlib import Path
+
+import polars
+import pytest
+
+from memlab.embedders import HashingEmbedder
+from memlab.errors import MemlabError
+from memlab.memory import Memory
+from memlab.operations.registry import operations
+
+EMBEDDER = HashingEmbedder(64)
+
+
+@pytest.fixture
+def memory(tmp_path: Path):
+    with Memory.open(tmp_path / "lab.duckdb", embedder=EMBEDDER) as memory:
+        yield memory
+
+
+def test_every_operation_is_a_method_with_signature_and_help(memory: Memory) -> None:
+    """Tab completion finds each operation; its signature and docstring are the declaration's."""
+    for declared in operations():
+        layer, _, name = declared.name.partition(".")
+        method = getattr(getattr(memory, layer), name)
+        assert name in dir(getattr(memory, layer))
+        assert inspect.getdoc(method).startswith(declared.summary[:20])
+        given = set(inspect.signature(method).parameters)
+        assert set(declared.parameters_type.__struct_fields__) <= given and "session" in given
+
+
+def test_a_notebook_s_first_minute(memory: Memory) -> None:
+    """Remember, recall, show as a table, turn into a frame."""
+    memory.episodic.remember("The user prefers tea in the morning.", tags=["preference"])
+    memory.episodic.remember("The user takes the train to work.")
+    found = memory.episodic.recall("what does the user drink? tea", limit=1)
+    assert found[0].tags == ("preference",)
+    assert isinstance(found.to_polars(), polars.DataFrame)
+    assert "<table>" in found._repr_html_()
+
+
+def test_hostile_text_is_escaped_where_it_is_shown(memory: Memory) -> None:
+    """A memory that is HTML appears as text."""
+    memory.episodic.remember("<script>alert(1)</script>")
+    shown = memory.episodic.get_recent()._repr_html_()
+    assert "<script>" not in shown and "&lt;script&gt;" in shown
+
+
+def test_answers_cannot_be_changed(memory: Memory) -> None:
+    """A value that the cache shares with other callers refuses every change, all the way down."""
+    memory.episodic.remember("frozen", context={"a": {"b": [1]}})
+    (event,) = memory.episodic.get_recent()
+    with pytest.raises(AttributeError):
+        event.content = "thawed"
+    with pytest.raises(TypeError):
+        event.context["a"]["c"] = 1
+    assert event.context == {"a": {"b": (1,)}}
+
+
+def test_async_code_uses_the_same_memory(memory: Memory) -> None:
+    """`await memory.execute` works from another loop."""
+    memory.episodic.remember("from the sync side")
+    response = asyncio.run(memory.execute("episodic.get_recent", {"limit": 1}))
+    assert response.value[0].content == "from the sync side"
+
+
+def test_wrong_calls_say_what_fits(memory: Memory) -> None:
+    """Too many, doubled and unknown arguments, and a closed memory, each get one clear line."""
+    with pytest.raises(MemlabError, match="given twice"):
+        memory.episodic.recall("x", query="y")
+    with pytest.raises(MemlabError, match="did you mean 'limit'"):
+        memory.episodic.recall("x", limits=3)
+    with pytest.raises(MemlabError, match="takes at most"):
+        memory.session.create(1)
+    memory.close()
+    memory.close()
+    with pytest.raises(MemlabError, match="closed"):
+        memory.episodic.get_recent()
