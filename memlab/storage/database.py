@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import threading
 import uuid
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -86,24 +86,25 @@ class Database:
 
         self._gate = threading.Condition(threading.Lock())  # guards what follows
         self._instance: Instance | None = None
-        self._leases = 0
+        self._leases: Counter[int] = Counter()  # how often each thread uses the instance
         self._is_closing = False
         self._is_behind_mark = False
         self._checkpointer: threading.Thread | None = None
 
-        instance = self._connect()
-        try:
+        with contextlib.ExitStack() as undo:
+            instance = self._connect()
+            undo.callback(lambda: instance.close())
             self.id, version = self._identify(instance, migrations[-1].version)
             self._mark = HighWaterMark(beside(path, ".mark"), self.id)
+            undo.callback(self._mark.close)
             self._compare_with_mark(instance)
             missing = [step for step in migrations if step.version > version]
             if missing and not self._is_behind_mark:
                 _migrate(instance, missing)
                 instance.close()
                 instance = self._connect()
-        except BaseException:
-            instance.close()
-            raise
+            self._make_spill_folder()
+            undo.pop_all()
         self._instance = instance
         _OPEN.add(self)
 
@@ -164,12 +165,18 @@ class Database:
         def attempt() -> Instance:
             return Instance(self.path, threads=self._threads, memory_limit_bytes=self._settings.memory_limit_bytes)
 
-        shutil.rmtree(beside(self.path, ".tmp"), ignore_errors=True)  # spilled by a process that was killed
         instance, cut = recovery.open_with_log(self._wal, attempt)
         self.recovered = cut or self.recovered
         self._wal_inode = None
         self._look_at_wal()
         return instance
+
+    def _make_spill_folder(self) -> None:
+        """Make the folder for what does not fit in memory, for nobody else's eyes, without what a killed process left there."""
+        folder = beside(self.path, ".tmp")
+        folder.mkdir(mode=0o700, exist_ok=True)
+        for leftover in folder.glob("duckdb_temp_*"):
+            leftover.unlink()
 
     def _identify(self, instance: Instance, newest: int) -> tuple[str, int]:
         """Return whose file it is and the version of its tables; refuse what is not ours, too new, or of another embedder."""
@@ -251,16 +258,19 @@ class Database:
     @contextlib.contextmanager
     def _lease(self) -> Iterator[Instance]:
         """Use the instance; a broken one is closed and opened again first, when its last user is gone."""
+        thread = threading.get_ident()
         with self._gate:
             self._require_open()
             while self._instance is None or self._instance.is_broken:
-                if self._leases == 0:
+                if not self._leases:
                     self._reopen()
+                elif thread in self._leases:  # waiting for itself to end
+                    raise internal("storage", "the database broke in the middle of this request", retryable=True)
                 else:
                     self._gate.wait()
                     self._require_open()
             instance = self._instance
-            self._leases += 1
+            self._leases[thread] += 1
         try:
             yield instance
         except BaseException as error:
@@ -269,9 +279,11 @@ class Database:
             raise
         finally:
             with self._gate:
-                self._leases -= 1
-                if self._leases == 0:
-                    self._gate.notify_all()
+                self._leases[thread] -= 1
+                if not self._leases[thread]:
+                    del self._leases[thread]
+                    if not self._leases:
+                        self._gate.notify_all()
 
     def _require_open(self) -> None:
         if os.getpid() != self._pid:
@@ -325,7 +337,7 @@ class Database:
                 return [refusal.copy() for _ in members]
             try:
                 answers = self._attempt(members, committed)
-            except _Undone as undone:
+            except _UndoneError as undone:
                 if len(members) == 1:
                     answers = [undone.reason]
                 else:
@@ -337,7 +349,7 @@ class Database:
     def _alone(self, member: Member[T], committed: Committed) -> T | MemlabError:
         try:
             (answer,) = self._attempt([member], committed)
-        except _Undone as undone:
+        except _UndoneError as undone:
             return undone.reason
         return answer
 
@@ -364,7 +376,7 @@ class Database:
         return None
 
     def _attempt(self, members: Sequence[Member[T]], committed: Committed) -> list[T | MemlabError]:
-        """Run one transaction; raises _Undone where it is certain that nothing was written."""
+        """Run one transaction; raises _UndoneError where it is certain that nothing was written."""
         try:
             self._settle()
             with self._lease() as instance:
@@ -373,16 +385,14 @@ class Database:
                 answers = self._prepare(instance, transaction, members)
                 doubt = self._commit(instance, transaction, committed) if transaction.changed else None
         except (MemlabError, duckdb.Error, OSError) as error:
-            raise _Undone(failures.mapped(error)) from error
+            raise _UndoneError(failures.mapped(error)) from error
         if doubt is None and transaction.changed:
             doubt = self._publish(transaction, committed)
         if doubt is not None:
             return [answer if isinstance(answer, MemlabError) else doubt.copy() for answer in answers]
         return answers
 
-    def _prepare(
-        self, instance: Instance, transaction: Transaction, members: Sequence[Member[T]]
-    ) -> list[T | MemlabError]:
+    def _prepare(self, instance: Instance, transaction: Transaction, members: Sequence[Member[T]]) -> list[T | MemlabError]:
         """Do everything up to COMMIT; where nothing was changed, the transaction is over."""
         writer = instance.writer
         try:
@@ -397,7 +407,7 @@ class Database:
         except BaseException as error:
             self._roll_back(instance)
             if isinstance(error, Exception):
-                raise _Undone(failures.mapped(error)) from error
+                raise _UndoneError(failures.mapped(error)) from error
             raise
         return answers
 
@@ -411,20 +421,22 @@ class Database:
             if failures.is_rolled_back(error):
                 self._in_doubt = None
                 self._roll_back(instance)
-                raise _Undone(failures.mapped(error)) from error
+                raise _UndoneError(failures.mapped(error)) from error
             return self._unknown(instance, error)
         try:
             self._look_at_wal()
             ((found,),) = instance.witness.read(_COMMIT_SEQ)
             if found == number:
                 self._mark.advance(number)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - whatever it was, the outcome is unknown, and an interrupt goes on
             return self._unknown(instance, error)
         self._in_doubt = None
         if found != number:
             self._counts["lost_commits"] += 1
             _log.error("commit_lost", path=str(self.path), commit_seq=number, found=found)
-            raise _Undone(internal("storage", "COMMIT reported success and had written nothing; nothing was changed", retryable=True))
+            raise _UndoneError(
+                internal("storage", "COMMIT reported success and had written nothing; nothing was changed", retryable=True)
+            )
         self._commit_seq = number
         self._counts["commits"] += 1
         return None
@@ -451,7 +463,7 @@ class Database:
         """Hand a committed transaction to the caller; returns the error where that fails, for then searches would miss it."""
         try:
             committed(transaction)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it is committed, so its callers must hear of that, not of a bug alone
             _log.exception("publish_failed", path=str(self.path), commit_seq=self._commit_seq)
             cause = failures.mapped(error)
             return internal("bug", f"stored, but not yet found by searches until reopened: {cause.text}", outcome="committed")
@@ -554,6 +566,8 @@ class Database:
                 if instance is not None:
                     self._close_instance(instance)
             finally:
+                with contextlib.suppress(OSError):
+                    beside(self.path, ".tmp").rmdir()
                 self._mark.close()
                 self._lock.release()
         if self._checkpointer is not None:
@@ -587,7 +601,7 @@ class Database:
         self._gate = threading.Condition(threading.Lock())
 
 
-class _Undone(Exception):
+class _UndoneError(Exception):
     """A transaction of which nothing was written, and what its only member is told."""
 
     def __init__(self, reason: MemlabError) -> None:
@@ -623,9 +637,7 @@ def _answer(member: Member[T], transaction: Transaction) -> T | MemlabError:
     return answer
 
 
-def _create(
-    path: Path, settings: StorageSettings, embedder: str, dimension: int, migrations: Sequence[Migration]
-) -> None:
+def _create(path: Path, settings: StorageSettings, embedder: str, dimension: int, migrations: Sequence[Migration]) -> None:
     """Make an empty database under a temporary name and give it its own when it is whole: a crash leaves no half-made file."""
     log = beside(path, ".wal")
     if log.exists():

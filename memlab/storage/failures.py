@@ -42,7 +42,11 @@ def is_fatal(error: BaseException) -> bool:
 
 def is_rolled_back(error: BaseException) -> bool:
     """Return whether an error from COMMIT proves that nothing was written; any other leaves the outcome unknown."""
-    return isinstance(error, (duckdb.ConstraintException, duckdb.TransactionException)) and not is_fatal(error)
+    if isinstance(error, duckdb.ConstraintException):
+        return True
+    # A failed write or sync of the log comes as a TransactionException too, and may have written everything.
+    said = str(error).lower()
+    return isinstance(error, duckdb.TransactionException) and ("constraint" in said or "conflict" in said)
 
 
 def mapped(error: BaseException) -> MemlabError:
@@ -65,7 +69,7 @@ def mapped(error: BaseException) -> MemlabError:
         return _broke(error, "memory", "the request needs more memory than storage.memory_limit_bytes allows")
     if isinstance(error, duckdb.ResourceInUseException):
         return _broke(error, "bug", "a database cursor was used from two places at once", retryable=True)
-    if isinstance(error, duckdb.IOException) and any(word in str(error).lower() for word in _FULL_WORDS):
+    if isinstance(error, duckdb.OperationalError) and any(word in str(error).lower() for word in _FULL_WORDS):
         return _broke(error, "disk_full", "the disk is full: free some space", retryable=True)
     if isinstance(error, _VALUES):
         return invalid(error)

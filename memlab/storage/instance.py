@@ -45,7 +45,8 @@ class Cursor:
     def read_arrow(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
         """Return the result of one SELECT as a table."""
         self.is_idle = False
-        table = self.connection.execute(self._statement(sql, _READS), parameters).to_arrow_table()
+        # Through a relation: the result of execute() would be copied once more on its way to Arrow.
+        table = self.connection.sql(self._statement(sql, _READS), params=list(parameters)).to_arrow_table()
         self.is_idle = True
         return table
 
@@ -100,10 +101,11 @@ class Instance:
         if not create and not path.exists():  # DuckDB would make an empty database of it
             raise FileNotFoundError(2, "No such file or directory", str(path))
         self._parent = _connect(path, threads=threads, memory_limit_bytes=memory_limit_bytes)
-        self.writer = Cursor(self._parent.cursor())
-        self.witness = Cursor(self._parent.cursor())  # reads back what the writer committed
-        self._idle: list[Cursor] = []
+        self._parent_lock = threading.Lock()
+        self.writer = self._another_cursor()
+        self.witness = self._another_cursor()  # reads back what the writer committed
         self.is_broken = False
+        self._idle: list[Cursor] = []
         self._arrow_schemas: dict[str, pa.Schema] = {}
 
     @contextmanager
@@ -112,7 +114,7 @@ class Instance:
         try:
             cursor = self._idle.pop()
         except IndexError:
-            cursor = Cursor(self._parent.cursor())
+            cursor = self._another_cursor()
         try:
             yield cursor
             if not cursor.is_idle:
@@ -125,10 +127,9 @@ class Instance:
         else:
             cursor.close()
 
-    @property
-    def idle_cursors(self) -> int:
-        """Cursors that wait for a task."""
-        return len(self._idle)
+    def _another_cursor(self) -> Cursor:
+        with self._parent_lock:
+            return Cursor(self._parent.cursor())
 
     def checkpoint(self) -> None:
         """Fold the log into the file. Never FORCE CHECKPOINT: it waits for good when a transaction stays open."""
@@ -143,7 +144,7 @@ class Instance:
         schema = self._arrow_schemas.get(table)
         if schema is None:
             with self.cursor() as cursor:
-                schema = cursor.read_arrow(f'SELECT * FROM "{table}" LIMIT 0').schema
+                schema = cursor.read_arrow(f'SELECT * FROM "{table}" LIMIT 0').schema  # noqa: S608 - a name from our own code
             self._arrow_schemas[table] = schema
         return schema
 
@@ -161,25 +162,23 @@ class Instance:
 
 
 _ABANDONED: list[object] = []
-_connecting = threading.Lock()
 
 
 def _connect(path: Path, *, threads: int, memory_limit_bytes: int) -> duckdb.DuckDBPyConnection:
-    with _connecting:
-        connection = duckdb.connect(
-            str(path),
-            config={
-                "threads": threads,
-                "memory_limit": f"{memory_limit_bytes}B",
-                "checkpoint_threshold": _NEVER,
-                "autoinstall_known_extensions": "false",
-                "autoload_known_extensions": "false",
-                "allow_community_extensions": "false",
-                "allow_unsigned_extensions": "false",
-                "allow_persistent_secrets": "false",
-                "python_enable_replacements": "false",
-            },
-        )
+    connection = duckdb.connect(
+        str(path),
+        config={
+            "threads": threads,
+            "memory_limit": f"{memory_limit_bytes}B",
+            "checkpoint_threshold": _NEVER,
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+            "allow_community_extensions": "false",
+            "allow_unsigned_extensions": "false",
+            "allow_persistent_secrets": "false",
+            "python_enable_replacements": "false",
+        },
+    )
     try:
         spill = str(beside(path, ".tmp")).replace("'", "''")
         for statement in (

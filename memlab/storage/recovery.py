@@ -126,8 +126,8 @@ def _cut_torn_end(wal: Path, position: int, error: duckdb.Error) -> Cut:
 def _damaged(wal: Path, position: int, following: int) -> MemlabError:
     return internal(
         "damaged",
-        f"{wal} is broken at byte {position} and goes on at byte {following} with transactions that can still be read; nothing was "
-        f"changed: restore a backup, or move the log away to go on without the transactions in it",
+        f"{wal} is broken at byte {position} and goes on at byte {following} with transactions that can still be read; nothing "
+        f"was changed: restore a backup, or move the log away to go on without the transactions in it",
         position=position,
     )
 
@@ -178,9 +178,9 @@ def _intact_after(log: mmap.mmap, start: int) -> int | None:
     while payload != -1:
         size, stored = _FRAME.unpack_from(log, payload - _FRAME.size)
         end = payload + size
-        if len(_COMMITTED) <= size and end <= len(log) and log[end - 2 : end] == _END:
-            if checksum(log[payload:end]) == stored:
-                return payload - _FRAME.size
+        is_whole = len(_COMMITTED) <= size and end <= len(log) and log[end - 2 : end] == _END
+        if is_whole and checksum(log[payload:end]) == stored:
+            return payload - _FRAME.size
         payload = log.find(_BEGIN, payload + 1)
     return None
 

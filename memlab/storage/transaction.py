@@ -98,11 +98,11 @@ class Transaction:
         schema = self._instance.arrow_schema(table)
         unknown = set(names) - set(schema.names)
         if unknown:
-            raise internal("bug", f"{table} has no column {sorted(unknown)[0]}")
+            raise internal("bug", f"{table} has no column {min(unknown)}")
         rows = sum(len(part[0]) for part in parts)
         place = {name: index for index, name in enumerate(names)}
         columns = [
-            pa.chunked_array([_array(part[place[field.name]], field.type) for part in parts], field.type)
+            _joined([part[place[field.name]] for part in parts], field.type)
             if field.name in place
             else pa.nulls(rows, field.type)
             for field in schema
@@ -123,7 +123,7 @@ class Transaction:
 def _insert_sql(table: str, names: tuple[str, ...], rows: int) -> str:
     quoted = ", ".join(f'"{name}"' for name in names)
     row = "(" + ", ".join("?" * len(names)) + ")"
-    return f'INSERT INTO "{table}" ({quoted}) VALUES {", ".join([row] * rows)}'
+    return f'INSERT INTO "{table}" ({quoted}) VALUES {", ".join([row] * rows)}'  # noqa: S608 - names from our own code
 
 
 def _plain(column: Column) -> Sequence[Any]:
@@ -131,6 +131,15 @@ def _plain(column: Column) -> Sequence[Any]:
     if isinstance(column, np.ndarray):
         return [row.tobytes() for row in column] if column.ndim == 2 else column.tolist()
     return column.to_pylist() if isinstance(column, pa.Array) else column
+
+
+def _joined(columns: Sequence[Column], kind: pa.DataType) -> pa.Array:
+    """Return columns one after the other as one array: DuckDB scans chunk by chunk, and 256 of one row cost it 45 ms."""
+    if len(columns) == 1:
+        return _array(columns[0], kind)
+    if any(isinstance(column, (np.ndarray, pa.Array)) for column in columns):
+        return pa.concat_arrays([_array(column, kind) for column in columns])
+    return pa.array([value for column in columns for value in column], kind)
 
 
 def _array(column: Column, kind: pa.DataType) -> pa.Array:
