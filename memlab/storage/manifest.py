@@ -21,7 +21,7 @@ NAME = "manifest.json"
 _PIECE = 8 << 20  # files are hashed in pieces of 8 MiB, so that two cores can check one file
 
 
-class Stale(Exception):
+class Stale(Exception):  # noqa: N818 - a state to act on, not a failure
     """A saved index that must not be used; *reason* is missing, damaged, foreign, format or settings."""
 
     def __init__(self, reason: str, text: str) -> None:
@@ -73,7 +73,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         file.write(body)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(temporary, folder / NAME)
+    temporary.replace(folder / NAME)
     sync_folder(folder)
 
 
@@ -105,7 +105,7 @@ def read_manifest(folder: Path, *, index: str, database_id: str) -> Manifest:
 
 def digest(path: Path) -> FileDigest:
     """Return the size and digest of the file as it lies on disk."""
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         pieces = _in_pieces(size, lambda start, stop: hashlib.sha256(os.pread(file.fileno(), stop - start, start)).digest())
     return FileDigest(size, hashlib.sha256(b"".join(pieces)).hexdigest())
@@ -121,7 +121,7 @@ def read_checked(folder: Path, name: str, manifest: Manifest) -> np.ndarray:
     if expected is None:
         raise Stale("damaged", f"the {manifest.index} manifest lists no {name}")
     try:
-        with open(folder / name, "rb") as file:
+        with (folder / name).open("rb") as file:
             if os.fstat(file.fileno()).st_size != expected.bytes:
                 raise Stale("damaged", f"{name} of the {manifest.index} index has another size than was saved")
             content = np.empty(expected.bytes, np.uint8)
@@ -144,9 +144,9 @@ def read_checked(folder: Path, name: str, manifest: Manifest) -> np.ndarray:
 
 def publish(temporary: Path, final: Path) -> None:
     """Sync a finished file and give it its name; `write_manifest` syncs the directory."""
-    with open(temporary, "rb") as file:
+    with temporary.open("rb") as file:
         os.fsync(file.fileno())
-    os.replace(temporary, final)
+    temporary.replace(final)
 
 
 def remove_unlisted(folder: Path, keep: Mapping[str, object], suffixes: tuple[str, ...]) -> None:

@@ -1,11 +1,12 @@
 """Text search over tantivy: BM25 (Robertson, Zaragoza 2009, doi 10.1561/1500000019) with k1 = 1.2 and b = 0.75.
 
-One index holds all sessions and layers. The scope, a session and layer, is part of every term (`12episodic:coffee`), so a
-search reads only the postings of its own scope: no filter is asked, small sessions cost little beside large ones, and how
-often a word occurs is counted inside the scope.
+One index holds all sessions and layers. The scope, a session and layer, is part of every term (`12.episodic:coffee`), so a
+search reads the postings of its own scope alone: no filter is asked (one costs three times the search), small sessions cost
+little beside large ones, and how rare a word is counts inside the scope. Of other scopes a score knows only the average
+length of a text.
 
-New texts land in a tail in memory that scores exactly as the index does, and are folded into the index in the background.
-A search sees one snapshot: the index before or after a fold, with the tails that belong to it, so every text exactly once.
+New texts land in a tail in memory that scores as the index does, and are folded into the index in the background. A search
+sees one snapshot, the index before or after a fold with the tails that belong to it, so it meets every text exactly once.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import math
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +26,11 @@ import numpy as np
 import structlog
 import tantivy
 
-from memlab.errors import internal, validation
+from memlab.errors import MemlabError, internal, validation
 from memlab.settings import StorageSettings
-from memlab.storage.manifest import (
-    NAME,
-    FileDigest,
-    Manifest,
-    Stale,
-    digest,
-    read_manifest,
-    sync_folder,
-    write_manifest,
-)
-
-__all__ = ["Found", "Stale", "TextIndex"]
+from memlab.storage.analysis import Document, analyse, scope_of, session_of, split, stem
+from memlab.storage.manifest import NAME, FileDigest, Manifest, Stale, digest, read_manifest, sync_folder, write_manifest
+from memlab.storage.tail import Field, Tail, Term
 
 Found = tuple[np.ndarray, np.ndarray]
 """Seqs int64 and scores float32, best first."""
@@ -45,43 +38,14 @@ Found = tuple[np.ndarray, np.ndarray]
 Row = tuple[int, int, str, str]
 """Seq, session, layer, content."""
 
-_K1, _B = 1.2, 0.75  # tantivy's, which it does not let us choose
-_TOKENS = 256  # distinct words of a question that are looked up; texts are bounded, questions of thousands of words are noise
-_TERMS = 64  # the rarest of them that are scored: the others hardly move a score and cost the most
-_EXPANSIONS = 64  # words that a prefix stands for, the most frequent ones
-_LONGEST_WORD = 200  # bytes; anything longer is no word
-_BULK_THREADS, _FOLD_THREADS = 2, 1
-_BUDGET = 64 << 20  # bytes for each of tantivy's indexing threads
-_PURGE_RATIO = 0.2  # share of forgotten texts in the index from which it is written again
+_TOKENS = 256  # distinct words of a question that are looked up: questions of thousands of words are noise
+_TERMS = 64  # the rarest of them, which are scored: the others hardly move a score and cost the most
+_EXPANSIONS = 64  # words that a prefix stands for: the most frequent ones
+_BULK = 1_000  # texts in one call from which the way past the tail is the faster
+_BUDGET = 64 << 20  # bytes that tantivy's indexing thread may fill before it starts another segment
+_PURGE_RATIO = 0.2  # share of forgotten texts from which a fold writes the index again
 
 _log = structlog.get_logger(__name__)
-
-_split = (
-    tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.simple())
-    .filter(tantivy.Filter.remove_long(_LONGEST_WORD))
-    .filter(tantivy.Filter.lowercase())
-    .build()
-)
-_stop = tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.raw()).filter(tantivy.Filter.stopword("english")).build()
-_stemmer = tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.raw()).filter(tantivy.Filter.stemmer("english")).build()
-_stems: dict[str, str | None] = {}  # None: a stop word. Analysing word by word through it takes half the time
-
-
-def _stem(word: str) -> str | None:
-    try:
-        return _stems[word]
-    except KeyError:
-        if len(_stems) >= 200_000:  # about 20 MB
-            _stems.clear()
-        _stems[word] = stem = _stemmer.analyze(word)[0] if _stop.analyze(word) else None
-        return stem
-
-
-def _words_of(text: str) -> list[str]:
-    try:
-        return list(_split.analyze(text))
-    except UnicodeEncodeError:  # a lone surrogate: not text, and no reason to fail
-        return list(_split.analyze(text.encode("utf-8", "replace").decode()))
 
 
 def _schema() -> tantivy.Schema:
@@ -89,7 +53,8 @@ def _schema() -> tantivy.Schema:
     builder.add_unsigned_field("seq", indexed=True, fast=True)
     builder.add_unsigned_field("session", indexed=True)
     builder.add_text_field("scope", stored=True, tokenizer_name="raw", index_option="basic")
-    # Both fields hold finished tokens: analysed once, by us, so that tail and index cannot differ.
+    # Both hold finished tokens: analysed once, by us, so that tail, index and question cannot differ. The words are stored
+    # because tantivy drops a text from its files only when the segment is written again, and Python cannot ask it to.
     builder.add_text_field("stems", tokenizer_name="whitespace", index_option="freq")
     builder.add_text_field("words", stored=True, tokenizer_name="whitespace", index_option="freq")
     return builder.build()
@@ -98,158 +63,63 @@ def _schema() -> tantivy.Schema:
 _SCHEMA = _schema()
 
 
-class _Document(msgspec.Struct, frozen=True):
-    """A text as the index takes it: its scope, its words without stop words, and their stems."""
-
-    seq: int
-    session: int
-    scope: str
-    words: list[str]
-    stems: list[str]
-
-    def tokens(self, field: str) -> list[str]:
-        return self.stems if field == "stems" else self.words
-
-
-def _analyse(seq: int, session: int, layer: str, content: str) -> _Document:
-    words, stems = [], []
-    for word in _words_of(content):
-        stem = _stem(word)
-        if stem is not None:
-            words.append(word)
-            stems.append(stem)
-    return _Document(seq, session, f"{session}{layer}:", words, stems)
-
-
-def _to_tantivy(document: _Document) -> tantivy.Document:
-    made = tantivy.Document()
-    made.add_unsigned("seq", document.seq)
-    made.add_unsigned("session", document.session)
-    made.add_text("scope", document.scope)
-    if document.words:
-        between = f" {document.scope}"
-        made.add_text("stems", document.scope + between.join(document.stems))
-        made.add_text("words", document.scope + between.join(document.words))
-    return made
-
-
-def _rounded_length(length: int) -> int:
-    """Return *length* as tantivy keeps it, in one byte: exact below 40, then with four significant bits above 24."""
-    if length < 40:
-        return length
-    shift = (length - 24).bit_length() - 4
-    return ((length - 24) >> shift << shift) + 24
-
-
-def _idf(documents: float, containing: float) -> float:
-    return math.log(1.0 + (documents - containing + 0.5) / (containing + 0.5))
-
-
-class _Postings:
-    """The tail's share of one scope: for each field, the documents of every token with how often it occurs, and lengths."""
-
-    def __init__(self) -> None:
-        self.postings: dict[str, dict[str, dict[int, int]]] = {"stems": {}, "words": {}}
-        self.lengths: dict[int, int] = {}
-
-    def add(self, document: _Document) -> None:
-        seq = document.seq
-        self.lengths[seq] = _rounded_length(len(document.words))
-        for field, tokens in (("stems", document.stems), ("words", document.words)):
-            postings = self.postings[field]
-            for token in tokens:
-                found = postings.get(token)
-                if found is None:
-                    postings[token] = {seq: 1}
-                else:
-                    found[seq] = found.get(seq, 0) + 1
-
-    def remove(self, document: _Document) -> None:
-        del self.lengths[document.seq]
-        for field, postings in self.postings.items():
-            for token in set(document.tokens(field)):
-                del postings[token][document.seq]
-                if not postings[token]:
-                    del postings[token]
-
-
-class _Tail:
-    """Texts that the index does not hold yet, searchable at once; guarded by the index's lock."""
-
-    def __init__(self) -> None:
-        self.documents: dict[int, _Document] = {}
-        self.scopes: dict[str, _Postings] = {}
-
-    def add(self, document: _Document) -> None:
-        self.documents[document.seq] = document
-        self.scopes.setdefault(document.scope, _Postings()).add(document)
-
-    def remove(self, seq: int) -> bool:
-        document = self.documents.pop(seq, None)
-        if document is None:
-            return False
-        self.scopes[document.scope].remove(document)
-        return True
-
-    def remove_session(self, session: int) -> None:
-        for seq in [seq for seq, document in self.documents.items() if document.session == session]:
-            self.remove(seq)
-
-
 class _Snapshot(msgspec.Struct, frozen=True):
     """What one search sees.
 
     Attributes:
-        documents: in the index, those not yet purged included, as tantivy counts them for BM25.
-        average_length: of a text in the index, in tokens.
-        tails: what the index does not hold.
+        documents: in the index, those not yet purged included, as tantivy counts them for BM25; 0 while it is empty.
+        average_length: of a text in the index, in words; 0 while it is empty.
+        tails: what the index does not hold; the last one grows.
+        forgotten, forgotten_sessions: what the index still holds and must not return.
     """
 
     searcher: Any
-    documents: float
-    average_length: float
-    tails: tuple[_Tail, ...]
-
-
-class _Term(msgspec.Struct, frozen=True):
-    token: str
-    weight: float  # what a text gets for the token at the length and frequency where the rest of the formula is 1
-    boost: float  # the same in units of what tantivy would give for it; 0 where the index lacks the token
+    documents: float = 0.0
+    average_length: float = 0.0
+    tails: tuple[Tail, ...] = ()
+    forgotten: frozenset[int] = frozenset()
+    forgotten_sessions: frozenset[int] = frozenset()
 
 
 class TextIndex:
-    """All texts of a database. Safe to call from many threads; one thread at a time folds."""
+    """All texts of a database, for many threads; one thread at a time folds."""
 
     def __init__(
-        self, folder: Path, database_id: str, settings: StorageSettings, index: tantivy.Index, manifest: Manifest | None
+        self,
+        folder: Path,
+        index: tantivy.Index,
+        *,
+        database_id: str,
+        settings: StorageSettings,
+        generation: int,
+        covered_seq: int = 0,
+        digests: dict[str, FileDigest] | None = None,
+        purge_due: bool = False,
     ) -> None:
         self.folder = folder
-        self._database_id = database_id
-        self._settings = settings
         self._index = index
         self._index.config_reader("manual")
-        self._generation = manifest.generation if manifest else 1
-        self._digests: dict[str, FileDigest] = dict(manifest.files) if manifest else {}
-        self._covered = self._folded = int(manifest.details["covered_seq"]) if manifest else 0
-        self._lock = threading.Lock()  # snapshot, tails, what is forgotten
-        self._fold_lock = threading.Lock()  # tantivy's writer and the files
-        self._thread: threading.Thread | None = None
-        self._tail = _Tail()
-        self._forgotten: set[int] = set()
-        self._forgotten_sessions: set[int] = set()
-        self._fold_at = settings.text_tail
-        self._saved = manifest is not None
-        self._snapshot = self._read((self._tail,))
+        self._database_id = database_id
+        self._settings = settings
+        self._generation = generation
+        self._covered = self._folded = covered_seq
+        self._digests = digests or {}
+        self._purge_due = purge_due  # files hold texts that were deleted
+        self._lock = threading.Lock()  # the snapshot, its last tail and what follows
+        self._writing = threading.Lock()  # tantivy's writer and the files; taken before the other
+        self._folding: threading.Thread | None = None
+        self._fold_wanted = self._closed = False
+        self._fold_at = max(settings.text_tail, 1)
+        self._snapshot = _look(index, (Tail(),))
 
     @classmethod
     def create(cls, folder: Path, *, database_id: str, settings: StorageSettings, generation: int = 1) -> TextIndex:
-        """Return an empty index in *folder*; whatever stood there is gone."""
-        with _TantivyErrors():
+        """Return an empty index in *folder*; what stood there is gone."""
+        with _errors():
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(mode=0o700, parents=True)
-            index = cls(folder, database_id, settings, tantivy.Index(_SCHEMA, path=str(folder), reuse=False), None)
-        index._generation = generation
-        return index
+            index = tantivy.Index(_SCHEMA, path=str(folder), reuse=False)
+            return cls(folder, index, database_id=database_id, settings=settings, generation=generation)
 
     @classmethod
     def open(cls, folder: Path, *, database_id: str, settings: StorageSettings) -> TextIndex:
@@ -267,8 +137,17 @@ class TextIndex:
             if found != expected:
                 raise Stale("damaged", f"{name} of the text index does not match its digest")
         try:
-            index = cls(folder, database_id, settings, tantivy.Index.open(str(folder)), manifest)
-        except (ValueError, OSError) as error:
+            index = cls(
+                folder,
+                tantivy.Index.open(str(folder)),
+                database_id=database_id,
+                settings=settings,
+                generation=manifest.generation,
+                covered_seq=manifest.details["covered_seq"],
+                digests=dict(manifest.files),
+                purge_due=manifest.details["purge_due"],
+            )
+        except (ValueError, OSError, RuntimeError, KeyError) as error:
             raise Stale("damaged", f"tantivy cannot open the text index: {error}") from error
         if index.count != manifest.count:
             raise Stale("damaged", f"the text index holds {index.count} texts, its manifest says {manifest.count}")
@@ -281,223 +160,231 @@ class TextIndex:
 
     @property
     def count(self) -> int:
-        """Texts that can be found."""
+        """Texts that can be found, those without any word included."""
         with self._lock:
             snapshot = self._snapshot
-            hidden = len(self._forgotten)
-            for session in self._forgotten_sessions:
-                query = tantivy.Query.term_query(_SCHEMA, "session", session, "basic")
-                hidden += int(snapshot.searcher.search(query, 1).count)
-            return int(snapshot.searcher.num_docs) - hidden + sum(len(tail.documents) for tail in snapshot.tails)
+            waiting = sum(len(tail) for tail in snapshot.tails)
+        hidden = _any_of(snapshot.forgotten, snapshot.forgotten_sessions)
+        indexed: int = snapshot.searcher.num_docs
+        if hidden is not None:
+            indexed -= snapshot.searcher.search(hidden, 1).count or 0
+        return indexed + waiting
 
     def add(self, seqs: Sequence[int], sessions: Sequence[int], layers: Sequence[str], contents: Sequence[str]) -> None:
-        """Take in texts; they are found by the next search. Large batches go straight to the index."""
-        if len(seqs) > max(self._settings.text_tail, 1_000):
-            self.load(zip(seqs, sessions, layers, contents, strict=True))
+        """Take in texts; the next search finds them. Large batches go straight to the index."""
+        rows = zip(seqs, sessions, layers, contents, strict=True)
+        if len(seqs) > max(self._settings.text_tail, _BULK):
+            self.load(rows)
             return
-        documents = [_analyse(*row) for row in zip(seqs, sessions, layers, contents, strict=True)]
+        documents = [analyse(*row) for row in rows]
         with self._lock:
-            for document in documents:
-                self._tail.add(document)
-                self._covered = max(self._covered, document.seq)
-            full = len(self._tail.documents) >= max(self._fold_at, 1)
+            tail = self._snapshot.tails[-1]
+            tail.add(documents)
+            self._covered = max(self._covered, *seqs) if seqs else self._covered
+            full = len(tail) >= self._fold_at
         if full:
             self._fold_in_background()
 
     def remove(self, seqs: Iterable[int]) -> None:
-        """Forget texts: invisible at once, off the disk with a later fold."""
+        """Forget texts: invisible at once, off the disk with the next `commit`."""
         with self._lock:
-            *sealed, active = self._snapshot.tails
+            *sealed, growing = self._snapshot.tails
+            indexed = []
             for seq in seqs:
-                # Being folded, it will be in the index: it must be hidden there too.
                 for tail in sealed:
                     tail.remove(seq)
-                if not active.remove(seq):
-                    self._forgotten.add(seq)
-            full = len(self._forgotten) >= max(self._fold_at, 1)
+                if not growing.remove(seq):  # in the index, or, being folded, soon in it
+                    indexed.append(seq)
+            self._snapshot = msgspec.structs.replace(self._snapshot, forgotten=self._snapshot.forgotten.union(indexed))
+            full = len(self._snapshot.forgotten) >= self._fold_at
         if full:
             self._fold_in_background()
 
     def remove_session(self, session: int) -> None:
-        """Forget every text of *session*: invisible at once, off the disk with the next fold, which starts now."""
+        """Forget every text of *session*: invisible at once, off the disk with the next `commit`."""
         with self._lock:
             for tail in self._snapshot.tails:
                 tail.remove_session(session)
-            self._forgotten_sessions.add(session)
+            self._snapshot = msgspec.structs.replace(
+                self._snapshot, forgotten_sessions=self._snapshot.forgotten_sessions | {session}
+            )
         self._fold_in_background()
+
+    def retain(self, seqs: np.ndarray) -> int:
+        """Forget every text whose seq is not among *seqs*; return how many those were.
+
+        For the opening of a database whose process died between forgetting a text and the next fold.
+        """
+        with self._lock:
+            snapshot = self._snapshot
+            waiting = [seq for tail in snapshot.tails for seq in tail.documents]
+        _, indexed = _everything(snapshot.searcher)
+        held = np.array([seq for seq in indexed if seq not in snapshot.forgotten] + waiting, np.int64)
+        extra = held[~np.isin(held, seqs)].tolist()
+        if extra:
+            self.remove(extra)
+        return len(extra)
 
     def search(self, text: str, *, session: int, layer: str, limit: int, prefix: bool = False) -> Found:
         """Return the best *limit* texts of a session's layer that hold a word of *text*.
 
         Args:
             text: anything; it has no syntax. Words are lower-cased, stop words dropped, the rest stemmed.
-            session, layer: what is searched.
+            session: whose texts.
+            layer: which of them.
             limit: 1 or more.
-            prefix: as-you-type: words are compared unstemmed, and the last one stands for every word that begins with it.
+            prefix: as-you-type: words are compared unstemmed, and the last one stands for the words that begin with it.
 
         Returns:
             Seqs and BM25 scores, best first, ties by seq.
+
+        Raises:
+            MemlabError: VALIDATION `bounds`; INTERNAL `index`.
         """
         if limit < 1:
             raise validation("bounds", f"limit = {limit}; 1 or more fits")
-        scope = f"{session}{layer}:"
-        field = "words" if prefix else "stems"
-        words = _words_of(text)
-        if not words:
-            return _nothing()
-        wanted = Counter(words[:-1] if prefix else words)
-        tokens: Counter[str] = Counter()
-        for word, times in wanted.items():
-            stem = _stem(word)
-            if stem is not None:
-                tokens[word if prefix else stem] += times
-            if len(tokens) == _TOKENS:
-                break
-        with self._lock, _TantivyErrors():
-            snapshot = self._snapshot
-            in_index = session not in self._forgotten_sessions
-            forgotten = self._forgotten.copy() if self._forgotten else self._forgotten
-            terms = self._weigh(snapshot, scope, field, tokens, words[-1] if prefix else None)
-            tail = _score_tails(snapshot, scope, field, terms)
-        found: list[tuple[float, int]] = []
-        if in_index:
-            with _TantivyErrors():
-                found = _search_index(snapshot.searcher, scope, field, terms, limit, forgotten)
-        found += [(-score, seq) for seq, score in tail.items()]
-        best = heapq.nsmallest(limit, found)
-        return np.array([seq for _, seq in best], np.int64), np.array([-score for score, _ in best], np.float32)
+        scope = scope_of(session, layer)
+        field: Field = "words" if prefix else "stems"
+        words = split(text)
+        beginning = words.pop() if prefix and words else None
+        asked: Counter[str] = Counter()
+        for word in words:
+            token = stem(word)
+            if token:
+                asked[word if prefix else token] += 1
+                if len(asked) == _TOKENS:
+                    break
+        if not asked and beginning is None:
+            return np.empty(0, np.int64), np.empty(0, np.float32)
+        waiting: dict[int, float] = {}
+        with _errors():
+            with self._lock:  # tails change in place
+                snapshot = self._snapshot
+                terms = _weigh(snapshot, scope, field, asked, beginning)
+                if any(tail.documents for tail in snapshot.tails):
+                    average = snapshot.average_length or _average_length(snapshot.tails)
+                    for tail in snapshot.tails:
+                        tail.score(scope, field, terms, average, waiting)
+            found = [] if session in snapshot.forgotten_sessions else _best(snapshot, scope, field, terms, limit)
+        if waiting:
+            enough = -found[-1][0] if len(found) >= limit else 0.0
+            found += [(-score, seq) for seq, score in waiting.items() if score >= enough]
+        found = heapq.nsmallest(limit, found) if len(found) > limit else sorted(found)
+        return np.array([seq for _, seq in found], np.int64), np.array([-score for score, _ in found], np.float32)
 
     def load(self, rows: Iterable[Row]) -> None:
-        """Take in many texts by the direct way, past the tail; found when this returns."""
-        with self._fold_lock:
-            self._fold(rows, threads=_BULK_THREADS)
+        """Take in many texts past the tail; they are found when this returns, all or, where it raises, none."""
+        with self._writing:
+            self._fold(rows)
 
     def commit(self) -> None:
-        """Fold everything into the index, leave no trace of forgotten texts in its files, and write the manifest."""
-        with self._fold_lock:
-            self._fold((), purge=True)
+        """Bring everything into the index and write the manifest; no file holds a forgotten text afterwards."""
+        with self._writing:
+            with self._lock:
+                snapshot = self._snapshot
+                settled = not snapshot.tails[-1].documents and not snapshot.forgotten and not snapshot.forgotten_sessions
+            if not (settled and not self._purge_due and self._digests and self._folded == self._covered):
+                self._fold((), purge=True)
 
     def close(self) -> None:
-        """Wait for a fold under way; what the tail still holds is added again when the database is opened."""
-        thread = self._thread
-        if thread is not None:
-            thread.join()
-
-    # --- searching ---------------------------------------------------------------------------------------------------
-
-    def _weigh(self, snapshot: _Snapshot, scope: str, field: str, tokens: Counter[str], prefix: str | None) -> list[_Term]:
-        """Return the terms worth scoring, with the weight of each: its inverse document frequency inside the scope."""
-        searcher = snapshot.searcher
-        tails = [tail.scopes[scope] for tail in snapshot.tails if scope in tail.scopes]
-        documents = searcher.doc_freq("scope", scope) + sum(len(tail.lengths) for tail in tails)
-
-        def term(token: str, indexed: int, containing: int, times: int) -> _Term:
-            weight = times * _idf(max(documents, containing), containing)
-            return _Term(token, weight, weight / _idf(snapshot.documents, indexed) if indexed else 0.0)
-
-        counted = []
-        for token, times in tokens.items():
-            indexed = searcher.doc_freq(field, scope + token)
-            containing = indexed + sum(len(tail.postings[field].get(token, ())) for tail in tails)
-            if containing:
-                counted.append((containing, token, indexed, times))
-        if len(counted) > _TERMS:
-            counted = heapq.nsmallest(_TERMS, counted)
-        terms = [term(token, indexed, containing, times) for containing, token, indexed, times in counted]
-        if prefix is not None:
-            expansions: Counter[str] = Counter()
-            for token, containing in searcher.terms_with_prefix(field, scope + prefix, limit=_EXPANSIONS):
-                expansions[token[len(scope) :]] = containing
-            for tail in tails:
-                for token, found in tail.postings[field].items():
-                    if token.startswith(prefix):
-                        expansions[token] += len(found)
-            # One weight for all expansions, as if they were one word: else the rarest, the oddest, would win.
-            together = min(documents, expansions.total())
-            for token, _ in expansions.most_common(_EXPANSIONS):
-                terms.append(term(token, searcher.doc_freq(field, scope + token), together, 1))
-        return terms
+        """Wait for a fold under way and start no other; what is not folded is added again when the database is opened."""
+        with self._lock:
+            self._closed = True
+            folding = self._folding
+        if folding is not None:
+            folding.join()
 
     # --- folding -----------------------------------------------------------------------------------------------------
 
     def _fold_in_background(self) -> None:
         with self._lock:
-            if self._thread is not None and self._thread.is_alive():
-                return
-            self._thread = threading.Thread(target=self._background, name="memlab-text-fold", daemon=True)
-            self._thread.start()
+            self._fold_wanted = not self._closed
+            if self._fold_wanted and self._folding is None:
+                self._folding = threading.Thread(target=self._keep_folding, name="memlab-text-fold", daemon=True)
+                self._folding.start()
 
-    def _background(self) -> None:
-        try:
-            with self._fold_lock:
-                self._fold(())
-        except Exception as error:  # noqa: BLE001 - a thread has no caller; the texts stay in the tail and are searched there
-            _log.error("text_fold_failed", error=repr(error))
+    def _keep_folding(self) -> None:
+        while True:
+            with self._lock:
+                if not self._fold_wanted:
+                    self._folding = None
+                    return
+                self._fold_wanted = False
+            try:
+                with self._writing:
+                    self._fold(())
+            except (MemlabError, OSError) as error:  # derived: nothing is lost, the tail goes on answering
+                _log.error("text_fold_failed", error=str(error), waiting=len(self._snapshot.tails[-1]))
 
-    def _fold(self, rows: Iterable[Row], *, threads: int = _FOLD_THREADS, purge: bool = False) -> None:
-        """Move the sealed tail and *rows* into the index, and forgotten texts out of it; the caller holds the fold lock."""
+    def _fold(self, rows: Iterable[Row], *, purge: bool = False) -> None:
+        """Bring the tail and *rows* into the index, and what was forgotten out of it; the caller holds `_writing`."""
         with self._lock:
-            sealed, self._tail = self._tail, _Tail()
+            before = self._snapshot
+            (sealed,) = before.tails
             documents = list(sealed.documents.values())
-            forgotten, sessions = self._forgotten.copy(), self._forgotten_sessions.copy()
             covered = self._covered
-            self._snapshot = msgspec.structs.replace(self._snapshot, tails=(sealed, self._tail))
-            searcher = self._snapshot.searcher
+            self._snapshot = msgspec.structs.replace(before, tails=(sealed, Tail()))
+        deletes = bool(before.forgotten or before.forgotten_sessions)
+        if deletes and before.documents:
+            left = before.searcher.num_docs - len(before.forgotten)
+            purge = purge or left < (1.0 - _PURGE_RATIO) * before.documents
+        purge = purge and (deletes or self._purge_due)
         try:
-            with _TantivyErrors():
-                writer = self._index.writer(_BUDGET * threads, threads)
-                try:
-                    for session in sessions:
-                        writer.delete_documents_by_term("session", session)
-                    for seq in forgotten:
-                        writer.delete_documents_by_term("seq", seq)
-                    for document in documents:
-                        writer.add_document(_to_tantivy(document))
-                    for row in rows:
-                        writer.add_document(_to_tantivy(_analyse(*row)))
-                        covered = max(covered, row[0])
-                    writer.commit()
-                finally:
-                    writer.wait_merging_threads()
-                self._index.reload()
+            with _errors():
+                covered = self._write(before, documents, rows, purge, covered)
+                after = _look(self._index, ())
         except BaseException:
             with self._lock:
-                for document in self._tail.documents.values():
-                    sealed.add(document)
-                self._tail = sealed
+                growing = self._snapshot.tails[-1]
+                sealed.add(growing.documents.values())
                 self._snapshot = msgspec.structs.replace(self._snapshot, tails=(sealed,))
-                self._fold_at = len(sealed.documents) + self._settings.text_tail
+                self._fold_at = len(sealed) + max(self._settings.text_tail, 1)  # not again for every text that comes
             raise
         with self._lock:
-            self._snapshot = self._read((self._tail,))
-            self._forgotten -= forgotten
-            self._forgotten_sessions -= sessions
+            now = self._snapshot
+            self._snapshot = msgspec.structs.replace(
+                after,
+                tails=now.tails[1:],
+                forgotten=now.forgotten - before.forgotten,
+                forgotten_sessions=now.forgotten_sessions - before.forgotten_sessions,
+            )
             self._covered = max(self._covered, covered)
             self._folded = covered
-            self._fold_at = self._settings.text_tail
-        del searcher
-        self._write_manifest()
+            self._fold_at = max(self._settings.text_tail, 1)
+        self._purge_due = (self._purge_due or deletes) and not purge
+        with _errors():
+            self._save()
 
-    def _read(self, tails: tuple[_Tail, ...]) -> _Snapshot:
-        """Return what tantivy holds now, with its two BM25 statistics, which only an explanation tells."""
-        searcher = self._index.searcher()
-        documents, average = 0.0, 0.0
-        for _, address in searcher.search(tantivy.Query.all_query(), 64, count=False).hits:
-            words = searcher.doc(address).get_first("words")
-            if words:
-                token = words.partition(" ")[0]
-                query = tantivy.Query.term_query(_SCHEMA, "words", token, "freq")
-                documents, average = _statistics(msgspec.json.decode(query.explain(searcher, address).to_json()))
-                break
-        return _Snapshot(searcher, documents, average, tails)
+    def _write(self, before: _Snapshot, documents: Iterable[Document], rows: Iterable[Row], purge: bool, covered: int) -> int:
+        """Write one commit and wait until tantivy has merged what it wants to; return the highest seq that is in."""
+        # One thread: it keeps up with ours and leaves one segment, where two leave two to search. 100,000 texts take 2 s.
+        writer = self._index.writer(_BUDGET, 1)
+        try:
+            if purge:
+                writer.delete_all_documents()
+                for survivor in _survivors(before):
+                    writer.add_document(survivor)
+            else:
+                hidden = _any_of(before.forgotten, before.forgotten_sessions)
+                if hidden is not None:
+                    # By query: a deletion by term takes an int for a signed one and deletes nothing of an unsigned field.
+                    writer.delete_documents_by_query(hidden)
+            for document in documents:
+                writer.add_document(_to_tantivy(document))
+            for row in rows:
+                writer.add_document(_to_tantivy(analyse(*row)))
+                covered = max(covered, row[0])
+            writer.commit()
+        finally:
+            writer.wait_merging_threads()
+        self._index.reload()
+        return covered
 
-    def _write_manifest(self) -> None:
-        names = [
-            path.name for path in self.folder.iterdir() if path.name != NAME and not path.name.endswith((".lock", ".writing"))
-        ]
-        # A segment's files never change once written; only tantivy's lists of them do.
-        kept = {name: found for name, found in self._digests.items() if not name.endswith(".json")}
-        self._digests = {name: kept.get(name) or digest(self.folder / name) for name in names}
+    def _save(self) -> None:
+        held = [path.name for path in self.folder.iterdir() if path.name != NAME and path.suffix not in (".lock", ".writing")]
+        # The files of a segment never change once written; tantivy's two lists of them do.
+        known = {name: found for name, found in self._digests.items() if not name.endswith(".json")}
+        files = {name: known.get(name) or digest(self.folder / name) for name in held}
         sync_folder(self.folder)
         write_manifest(
             self.folder,
@@ -506,17 +393,54 @@ class TextIndex:
                 database_id=self._database_id,
                 generation=self._generation,
                 commit_seq=self._folded,
-                count=int(self._snapshot.searcher.num_docs),
-                details={"covered_seq": self._folded},
-                files=self._digests,
+                count=self._snapshot.searcher.num_docs,
+                details={"covered_seq": self._folded, "purge_due": self._purge_due},
+                files=files,
             ),
         )
+        self._digests = files
 
 
-def _search_index(
-    searcher: Any, scope: str, field: str, terms: list[_Term], limit: int, forgotten: set[int]
-) -> list[tuple[float, int]]:
-    """Return (-score, seq) of the index's best, without forgotten texts."""
+def _weigh(snapshot: _Snapshot, scope: str, field: Field, asked: Counter[str], beginning: str | None) -> list[Term]:
+    """Return the terms worth scoring, each weighted by its inverse document frequency inside the scope, tails included."""
+    searcher, tails = snapshot.searcher, [tail for tail in snapshot.tails if tail.documents]
+    documents = searcher.doc_freq("scope", scope) + sum(tail.count(scope) for tail in tails)
+    if not documents:
+        return []
+
+    def weighted(token: str, indexed: int, containing: int, times: int) -> Term:
+        weight = times * _idf(documents, containing)
+        return Term(token, weight, weight / _idf(snapshot.documents, indexed) if indexed else 0.0)
+
+    counted = []
+    for token, times in asked.items():
+        indexed = searcher.doc_freq(field, scope + token)
+        containing = indexed + sum(tail.containing(scope, field, token) for tail in tails)
+        if containing:
+            counted.append((containing, token, indexed, times))
+    if len(counted) > _TERMS:
+        counted = heapq.nsmallest(_TERMS, counted)
+    terms = [weighted(token, indexed, containing, times) for containing, token, indexed, times in counted]
+    if beginning is not None:
+        expansions: Counter[str] = Counter()
+        for term, containing in searcher.terms_with_prefix(field, scope + beginning, limit=_EXPANSIONS):
+            expansions[term[len(scope) :]] = containing
+        for tail in tails:
+            for token, containing in tail.beginning_with(scope, field, beginning):
+                expansions[token] += containing
+        # One weight for all, as if they were one word: else the rarest, the oddest, would come first.
+        together = min(documents, expansions.total())
+        for token, _ in expansions.most_common(_EXPANSIONS):
+            terms.append(weighted(token, searcher.doc_freq(field, scope + token), together, 1))
+    return terms
+
+
+def _idf(documents: float, containing: float) -> float:
+    return math.log(1.0 + (documents - containing + 0.5) / (containing + 0.5))
+
+
+def _best(snapshot: _Snapshot, scope: str, field: Field, terms: Iterable[Term], limit: int) -> list[tuple[float, int]]:
+    """Return (-score, seq) of the best texts in the index, best first, without the forgotten."""
     clauses = [
         (
             tantivy.Occur.Should,
@@ -528,55 +452,89 @@ def _search_index(
     if not clauses:
         return []
     query = tantivy.Query.boolean_query(clauses)
-    for asked in (limit + min(len(forgotten), 16), limit + len(forgotten)):
-        hits = searcher.search(query, asked, count=False).hits
-        seqs = searcher.fast_field_values("seq", [address for _, address in hits])
-        found = [(-score, seq) for (score, _), seq in zip(hits, seqs, strict=True) if seq not in forgotten]
-        if len(found) >= limit or len(hits) < asked:
+    forgotten = snapshot.forgotten
+    found: list[tuple[float, int]] = []
+    for more in (min(len(forgotten), 16), len(forgotten)):
+        hits = snapshot.searcher.search(query, limit + more, count=False).hits
+        seqs = snapshot.searcher.fast_field_values("seq", [address for _, address in hits])
+        found = [(-score, seq) for (score, _), seq in zip(hits, seqs, strict=True) if seq not in forgotten][:limit]
+        if len(found) == limit or len(hits) < limit + more:
             break
     return found
 
 
-def _score_tails(snapshot: _Snapshot, scope: str, field: str, terms: list[_Term]) -> dict[int, float]:
-    """Return the score of every text of the tails that holds a term."""
-    scores: dict[int, float] = {}
-    for tail in snapshot.tails:
-        inside = tail.scopes.get(scope)
-        if inside is None:
+def _look(index: tantivy.Index, tails: tuple[Tail, ...]) -> _Snapshot:
+    """Return what tantivy holds now, with the two statistics of its BM25, which only the explanation of a score tells."""
+    searcher = index.searcher()
+    for _, address in searcher.search(tantivy.Query.all_query(), 256, count=False).hits:
+        words: str | None = searcher.doc(address).get_first("words")
+        if words:
+            query = tantivy.Query.term_query(_SCHEMA, "words", words.partition(" ")[0], "freq")
+            told = dict(_told(msgspec.json.decode(query.explain(searcher, address).to_json())))
+            return _Snapshot(searcher, told["N"], told["avgdl"], tails)
+    return _Snapshot(searcher, float(searcher.num_docs), 0.0, tails)
+
+
+def _told(explanation: Any) -> Iterator[tuple[str, float]]:
+    """Yield the name and value of every part of an explanation; names end at their comma."""
+    yield explanation["description"].partition(",")[0], explanation["value"]
+    for part in explanation.get("details") or ():
+        yield from _told(part)
+
+
+def _average_length(tails: Iterable[Tail]) -> float:
+    tokens, documents = map(sum, zip(*((tail.tokens, len(tail)) for tail in tails), strict=True))
+    return max(tokens / documents, 1.0)
+
+
+def _any_of(seqs: frozenset[int], sessions: frozenset[int]) -> tantivy.Query | None:
+    """Return the query for texts of these seqs or sessions; None for none."""
+    clauses = [
+        (tantivy.Occur.Should, tantivy.Query.term_set_query(_SCHEMA, field, sorted(values)))
+        for field, values in (("seq", seqs), ("session", sessions))
+        if values
+    ]
+    return tantivy.Query.boolean_query(clauses) if clauses else None
+
+
+def _everything(searcher: Any) -> tuple[list[Any], list[int]]:
+    """Return addresses and seqs of all texts in the index."""
+    addresses = [
+        address for _, address in searcher.search(tantivy.Query.all_query(), max(searcher.num_docs, 1), count=False).hits
+    ]
+    return addresses, searcher.fast_field_values("seq", addresses)
+
+
+def _survivors(snapshot: _Snapshot) -> Iterator[tantivy.Document]:
+    """Yield every text of the index that was not forgotten, ready to be written again."""
+    addresses, seqs = _everything(snapshot.searcher)
+    for address, seq in zip(addresses, seqs, strict=True):
+        if seq in snapshot.forgotten:
             continue
-        lengths = inside.lengths
-        average = snapshot.average_length or max(sum(lengths.values()) / max(len(lengths), 1), 1.0)
-        base, slope = _K1 * (1.0 - _B), _K1 * _B / average
-        for term in terms:
-            postings = inside.postings[field].get(term.token)
-            if postings:
-                top = term.weight * (_K1 + 1.0)
-                for seq, times in postings.items():
-                    scores[seq] = scores.get(seq, 0.0) + top * times / (times + base + slope * lengths[seq])
-    return scores
+        stored = snapshot.searcher.doc(address)
+        scope = stored.get_first("scope")
+        session = session_of(scope)
+        if session in snapshot.forgotten_sessions:
+            continue
+        words = [term[len(scope) :] for term in (stored.get_first("words") or "").split()]
+        yield _to_tantivy(Document(seq, session, scope, words, [stem(word) for word in words]))
 
 
-def _statistics(explanation: Any) -> tuple[float, float]:
-    """Return the number of documents and the average length that an explanation of a term's score names."""
-    found: dict[str, float] = {}
-
-    def walk(node: Any) -> None:
-        found[node["description"].partition(",")[0]] = node["value"]
-        for inner in node.get("details") or ():
-            walk(inner)
-
-    walk(explanation)
-    return found["N"], found["avgdl"]
-
-
-def _nothing() -> Found:
-    return np.empty(0, np.int64), np.empty(0, np.float32)
+def _to_tantivy(document: Document) -> tantivy.Document:
+    made = tantivy.Document()
+    made.add_unsigned("seq", document.seq)
+    made.add_unsigned("session", document.session)
+    made.add_text("scope", document.scope)
+    if document.words:
+        between = f" {document.scope}"
+        made.add_text("stems", document.scope + between.join(document.stems))
+        made.add_text("words", document.scope + between.join(document.words))
+    return made
 
 
-class _TantivyErrors:
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, (ValueError, OSError, RuntimeError)):
-            raise internal("index", f"the text index failed: {type(error).__name__} {error}") from error
+@contextmanager
+def _errors() -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, OSError, RuntimeError) as error:
+        raise internal("index", f"the text index failed: {type(error).__name__} {error}") from error
