@@ -1,0 +1,202 @@
+"""A place for each group, in order, and none is ever lost."""
+
+import asyncio
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memlab.errors import ErrorType, MemlabError
+from memlab.measure.clock import ManualClock
+from memlab.middleware.chain import alone, chain
+from memlab.middleware.pool import pool
+from memlab.settings import PoolSettings
+from memlab.values import Response
+from tests.middleware.keyvalue import KeyValueEngine, ask, hops, run
+
+
+class Gate:
+    """A group function that lets each group through when it is told to."""
+
+    def __init__(self):
+        self.inside = []
+        self._opened = []
+
+    async def run(self, requests):
+        opened = asyncio.get_running_loop().create_future()
+        self.inside.append(requests)
+        self._opened.append(opened)
+        try:
+            await opened
+        finally:
+            self.inside.remove(requests)
+        return [Response(request.parameters.key) for request in requests]
+
+    def open(self):
+        self._opened.pop(0).set_result(None)
+
+
+def note(key):
+    return ask("episodic.note_get", key=key)
+
+
+def test_no_more_than_the_limit_runs_at_once_and_the_others_keep_their_order():
+    """With two places the third waits, and the line is served first come, first served."""
+
+    async def main():
+        gate, places = Gate(), pool(PoolSettings(limit=2))
+        handle = places(gate.run)
+        tasks = [asyncio.ensure_future(handle([note(key)])) for key in "abcd"]
+        await hops(3)
+        assert [group[0].parameters.key for group in gate.inside] == ["a", "b"]
+        assert places.statistics() | {"in_use": 2, "waiting": 2, "max_waiting": 2} == places.statistics()
+        gate.open()
+        await hops(3)
+        assert [group[0].parameters.key for group in gate.inside] == ["b", "c"]
+        for _ in range(3):
+            gate.open()
+            await hops(3)
+        assert [(await task)[0].value for task in tasks] == list("abcd")
+        assert places.statistics() | {"in_use": 0, "waiting": 0, "acquired": 4, "refused": 0} == places.statistics()
+
+    run(main())
+
+
+def test_who_waits_too_long_is_refused():
+    """Every member of a group that got no place in time has TIMEOUT `pool_full`, each its own; who has the place goes on."""
+
+    async def main():
+        gate, places = Gate(), pool(PoolSettings(limit=1, acquire_timeout_s=2.0), clock)
+        handle = places(gate.run)
+        first = asyncio.ensure_future(handle([note("a")]))
+        await hops(2)
+        before = clock.monotonic_ns()
+        errors = await handle([note("b"), note("c")])
+        assert 2.0 <= (clock.monotonic_ns() - before) / 1e9 < 2.001
+        assert [(error.type, error.reason, error.retryable) for error in errors] == [(ErrorType.TIMEOUT, "pool_full", True)] * 2
+        assert errors[0] is not errors[1]
+        gate.open()
+        assert (await first)[0].value == "a"
+        assert places.statistics() | {"refused": 1, "acquired": 1, "in_use": 0, "waiting": 0} == places.statistics()
+
+    clock = ManualClock()
+    run(main(), clock)
+
+
+def test_who_is_cancelled_in_line_frees_his_place():
+    """A waiting group that is cancelled leaves the line; one that is cancelled in the moment it is let in passes the place on."""
+
+    async def main():
+        gate, places = Gate(), pool(PoolSettings(limit=1))
+        handle = places(gate.run)
+        tasks = [asyncio.ensure_future(handle([note(key)])) for key in "abcd"]
+        await hops(2)
+        tasks[1].cancel()
+        await hops(2)
+        gate.open()
+        while tasks[0] in asyncio.all_tasks():  # until c has been given the place and has not yet woken
+            await hops(1)
+        tasks[2].cancel()
+        await hops(3)
+        assert [group[0].parameters.key for group in gate.inside] == ["d"]
+        gate.open()
+        assert (await tasks[3])[0].value == "d"
+        assert tasks[1].cancelled()
+        assert tasks[2].cancelled()
+        assert places.statistics() | {"in_use": 0, "waiting": 0} == places.statistics()
+
+    run(main())
+
+
+def test_a_failing_group_gives_its_place_back():
+    """Whatever ends a group, its place is free again."""
+
+    async def main():
+        async def fail(requests):
+            raise ValueError("a bug")
+
+        places = pool(PoolSettings(limit=1))
+        handle = places(fail)
+        for _ in range(3):
+            with pytest.raises(ValueError, match="a bug"):
+                await handle([note("a")])
+        assert places.statistics()["in_use"] == 0
+
+    run(main())
+
+
+def test_who_ran_out_of_time_in_line_is_not_executed():
+    """A member whose deadline passed while its group waited gets TIMEOUT `deadline`; the others keep their answers and places."""
+
+    async def main():
+        gate, places = Gate(), pool(PoolSettings(limit=1, acquire_timeout_s=100.0), clock)
+        handle = places(gate.run)
+        first = asyncio.ensure_future(handle([note("a")]))
+        soon = clock.monotonic_ns() + 1_000
+        group = [note("b"), ask("episodic.note_get", key="c", deadline_ns=soon), note("d")]
+        second = asyncio.ensure_future(handle(group))
+        third = asyncio.ensure_future(handle([ask("episodic.note_get", key="e", deadline_ns=soon)]))
+        await hops(2)
+        clock.advance(seconds=1.0)
+        gate.open()
+        await hops(3)
+        assert [request.parameters.key for request in gate.inside[0]] == ["b", "d"]
+        gate.open()
+        await first
+        outcomes = await second
+        assert [outcomes[0].value, outcomes[2].value] == ["b", "d"]
+        assert outcomes[1].reason == "deadline"
+        assert [error.reason for error in await third] == ["deadline"]
+        assert places.statistics() | {"expired": 2, "in_use": 0} == places.statistics()
+
+    clock = ManualClock()
+    run(main(), clock)
+
+
+def test_the_time_in_line_is_counted():
+    """The mean wait is over all places that were given, those without a wait included."""
+
+    async def main():
+        gate, places = Gate(), pool(PoolSettings(limit=1), clock)
+        handle = places(gate.run)
+        tasks = [asyncio.ensure_future(handle([note(key)])) for key in "ab"]
+        await hops(2)
+        clock.advance(seconds=0.5)
+        gate.open()
+        await hops(3)
+        gate.open()
+        await asyncio.gather(*tasks)
+        assert places.statistics() | {"wait_time_total_ms": 500.0, "wait_time_mean_ms": 250.0} == places.statistics()
+
+    clock = ManualClock()
+    run(main(), clock)
+
+
+@given(limit=st.integers(1, 4), seed=st.integers(0, 2**32))
+def test_no_place_is_lost(limit, seed):
+    """After any mixture of calls, cancellations and refusals every place is free, and never were more in use than there are."""
+
+    async def main():
+        chance, engine = random.Random(seed), KeyValueEngine(seed, patience=6)
+        places = pool(PoolSettings(limit=limit))
+        handle = chain(engine.run, seam=alone, inside=[places])
+
+        async def caller(number):
+            await hops(chance.randint(0, 5))
+            task = asyncio.ensure_future(handle(ask("episodic.note_put", key=str(number), value=number)))
+            if chance.random() < 0.4:
+                await hops(chance.randint(0, 12))
+                task.cancel()
+            await asyncio.wait((task,))
+            if not task.cancelled() and isinstance(task.exception(), MemlabError):
+                raise AssertionError(task.exception())
+
+        await asyncio.gather(*(caller(number) for number in range(12)))
+        assert engine.most_running <= limit
+        found = places.statistics()
+        assert (found["in_use"], found["waiting"]) == (0, 0)
+        assert found["max_waiting"] <= 12
+        assert found["acquired"] == len(engine.groups)
+
+    run(main())
