@@ -675,7 +675,8 @@ def deduplicate(
     version; its earlier version is kept. Memories of different kinds, and facts of different subject, predicate or object,
     are never merged, however alike their sentences.
     """
-    pairs = yield NearDuplicates("semantic", similarity, limit)
+    # Vectors are float32, so equal ones may come out a hair below 1.
+    pairs = yield NearDuplicates("semantic", similarity - 1e-6, limit)
     alike: dict[str, set[str]] = {}
     for older, newer, _ in pairs:
         alike.setdefault(older, set()).add(newer)

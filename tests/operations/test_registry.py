@@ -19,7 +19,8 @@ from memlab.operations.parameters import MAX_JSON_BYTES, MAX_JSON_DEPTH, MAX_TEX
 from memlab.storage.demands import Count, Plan
 
 CATALOGUE = {
-    "episodic": "recall recall_by_tags get_recent query_temporal list_events get_event remember bulk_remember forget forget_where",
+    "episodic": "recall recall_by_tags get_recent query_temporal list_events get_event remember bulk_remember forget "
+    "forget_where",
     "semantic": "search semantic_search keyword_search hybrid_search search_by_topic search_related instant_search get list "
     "analyze_topics get_stats store store_fact bulk_store update delete bulk_delete deduplicate",
     "discovery": "search get layers",
