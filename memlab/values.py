@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, Never, TypeVar, overload
 
@@ -34,7 +34,7 @@ class Frozen(dict[str, Any]):
 
 def freeze(value: Any) -> Any:
     """Return a JSON value that cannot be changed: tables become `Frozen`, lists become tuples, all the way down."""
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return Frozen({key: freeze(inner) for key, inner in value.items()})
     return tuple(freeze(inner) for inner in value) if isinstance(value, (list, tuple)) else value
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Generator, Sequence
-from datetime import UTC
 from typing import Any
 
 import msgspec
@@ -213,36 +212,13 @@ class Writer:
         transaction: Transaction,
         state: _Attempt,
         session: int,
-        layer: str,
+        layer: ask.Layer,
         rows: Sequence[tuple[int, int, Value, ask.Draft]],
     ) -> None:
         if not rows:
             return
-        entries = []
-        columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
-        for seq, origin, value, draft in rows:
-            occurred = value.occurred_at if isinstance(value, Event) else value.created_at
-            digest = records.content_digest(value.content)
-            for name, item in zip(
-                _COLUMNS,
-                (
-                    seq,
-                    origin,
-                    session,
-                    layer,
-                    draft.kind,
-                    list(draft.tags),
-                    draft.confidence,
-                    occurred.astimezone(UTC).replace(tzinfo=None),
-                    None if draft.expires_at is None else naive(microseconds(draft.expires_at)),
-                    digest,
-                    records.encode(value),
-                    draft.vector.tobytes(),
-                ),
-                strict=True,
-            ):
-                columns[name].append(item)
-            entry = Entry(
+        entries = [
+            Entry(
                 seq=seq,
                 origin=origin,
                 session=session,
@@ -250,16 +226,34 @@ class Writer:
                 kind=draft.kind,
                 tags=draft.tags,
                 confidence=draft.confidence,
-                occurred=microseconds(occurred),
+                occurred=microseconds(value.occurred_at if isinstance(value, Event) else value.created_at),
                 expires=NEVER if draft.expires_at is None else microseconds(draft.expires_at),
-                digest=digest,
+                digest=records.content_digest(draft.content),
             )
-            entries.append(entry)
+            for seq, origin, value, draft in rows
+        ]
+        columns = {
+            "seq": [entry.seq for entry in entries],
+            "origin": [entry.origin for entry in entries],
+            "session": [session] * len(entries),
+            "layer": [layer] * len(entries),
+            "kind": [entry.kind for entry in entries],
+            "tags": [list(entry.tags) for entry in entries],
+            "confidence": [entry.confidence for entry in entries],
+            "occurred_at": [naive(entry.occurred) for entry in entries],
+            "expires_at": [None if entry.expires == NEVER else naive(entry.expires) for entry in entries],
+            "digest": [entry.digest for entry in entries],
+            "record": [records.encode(value) for _, _, value, _ in rows],
+            "vector": [draft.vector.tobytes() for *_, draft in rows],
+        }
+        for seq, origin, value, draft in rows:
             state.overlay[origin] = _Current(session, layer, seq, value, draft)
         transaction.insert("memories", columns)
         transaction.notes.append(Added(entries, [value for _, _, value, _ in rows], [draft.vector for *_, draft in rows]))
 
-    def _present(self, transaction: Transaction, state: _Attempt, session: int, layer: str, id: str) -> tuple[int, Value | None]:
+    def _present(
+        self, transaction: Transaction, state: _Attempt, session: int, layer: ask.Layer, id: str
+    ) -> tuple[int, Value | None]:
         """Return (seq, value) of a memory as this transaction sees it; (-1, None) where the session has no such memory."""
         origin = records.origin_of(layer, id)
         if origin in state.overlay:
@@ -267,7 +261,7 @@ class Writer:
             if current is None or (current.session, current.layer) != (session, layer) or current.value.id != id:
                 return -1, None
             return current.seq, current.value
-        (values,) = self._reader.answer([(session, ask.Fetch(layer, (id,)))], Phases())  # type: ignore[arg-type]
+        (values,) = self._reader.answer([(session, ask.Fetch(layer, (id,)))], Phases())
         if values[0] is None:
             return -1, None
         with self._indexes.lock.reading():
@@ -471,20 +465,6 @@ class _Member:
 
 _KEY = "SELECT session, operation, key, digest, result FROM idempotency WHERE session = ? AND operation = ? AND key = ?"
 _KEYS = "SELECT session, operation, key, digest, result FROM idempotency WHERE key IN (SELECT unnest(?))"
-_COLUMNS = (
-    "seq",
-    "origin",
-    "session",
-    "layer",
-    "kind",
-    "tags",
-    "confidence",
-    "occurred_at",
-    "expires_at",
-    "digest",
-    "record",
-    "vector",
-)
 
 
 def _no_memory(layer: str, id: str) -> MemlabError:
