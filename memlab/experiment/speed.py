@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import multiprocessing
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
@@ -21,8 +22,10 @@ import psutil
 
 from memlab.embedders import PrecomputedEmbedder
 from memlab.engine import Engine
+from memlab.errors import internal
 from memlab.measure import clock, stats
 from memlab.measure.floors import BareStore
+from memlab.measure.host import host, libraries
 from memlab.settings import IndexSettings, Settings
 from memlab.storage import records
 from memlab.storage.database import Transaction
@@ -319,10 +322,8 @@ class Bench:
                 return await engine.execute("episodic.recall", self._asked(place, **filter), session=whose)
 
             quality = await self._quality(engine, filter, candidates, session=whose)
-            known = [records.origin_of("episodic", event.id) for event in (await recall(0)).value]
-            median, floor, ratio = await self._turns(
-                recall, lambda place, known=known: bare.fetch(known), before=engine.storage.clear_rows
-            )
+            ten = [records.origin_of("episodic", event.id) for event in (await recall(0)).value]
+            median, floor, ratio = await self._turns(recall, partial(_fetch, bare, ten), before=engine.storage.clear_rows)
             self._row(
                 what=what,
                 measured=median,
@@ -514,6 +515,73 @@ class Bench:
     def _held_vectors(engine: Engine) -> np.ndarray:
         rows = engine.storage.database.read("SELECT vector FROM memories WHERE session = 0")
         return np.stack([np.frombuffer(vector, np.float32) for (vector,) in rows])
+
+
+def report(
+    *, memories: int, calls: int, seconds: float, seed: int, tell: Callable[[str], None] = lambda line: None
+) -> dict[str, Any]:
+    """Measure the table in a temporary folder and return it with what was asked, the host and the versions."""
+    started = clock.now()
+    with tempfile.TemporaryDirectory(prefix="memlab-bench-") as folder:
+        rows = Bench(Path(folder), memories=memories, calls=calls, seconds=seconds, seed=seed, tell=tell).run()
+    return {
+        "memories": memories,
+        "dimension": DIMENSION,
+        "calls": calls,
+        "seconds": seconds,
+        "seed": seed,
+        "started": started.isoformat(timespec="seconds"),
+        "finished": clock.now().isoformat(timespec="seconds"),
+        "host": host(),
+        "libraries": libraries(),
+        "rows": [msgspec.to_builtins(row) for row in rows],
+    }
+
+
+def encoded(report: Mapping[str, Any]) -> bytes:
+    """Return a report as JSON."""
+    return msgspec.json.format(msgspec.json.encode(report), indent=2)
+
+
+def markdown(report: Mapping[str, Any]) -> str:
+    """Return a report as Markdown."""
+    where = report["host"]
+    lines = [
+        f"# Speed at {report['memories']:,} memories × {report['dimension']} dimensions",
+        "",
+        f"{report['started']}, {where['cpu']}, {where['cores']} cores, {where['os']}, {where['python']}. Medians of {report['calls']} calls "
+        f"or of 5 blocks of {report['seconds']:g} s; engine and floor take turns; seed {report['seed']}. Vectors: a seeded latent-topic "
+        "model as hard for inverted lists as real sentence vectors (`memlab/workload/latent.py`).",
+        "",
+        "| what | measured | floor | ratio (95 % interval) | reach | met | note |",
+        "|---|---:|---:|---:|---|---|---|",
+    ]
+    for row in report["rows"]:
+        ratio = row["ratio"] or {}
+        interval = f" ({ratio['low']:.2f}–{ratio['high']:.2f})" if ratio.get("low") is not None else ""
+        shown = f"{ratio['value']:.2f}{interval}" if ratio.get("value") is not None else ""
+        floor = "" if row["floor"] is None else f"{row['floor']:,.4g}"
+        met = "yes" if row["met"] else "**no**"
+        lines.append(
+            f"| {row['what']} | {row['measured']:,.4g} {row['unit']} | {floor} | {shown} | {row['reach']} | {met} | {row['note']} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def write(report: Mapping[str, Any], folder: Path) -> None:
+    """Write speed.json and speed.md to *folder*."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "speed.json").write_bytes(encoded(report))
+        (folder / "speed.md").write_text(markdown(report), encoding="utf-8")
+    except OSError as error:
+        raise internal(
+            "disk", f"the report cannot be written to {folder}: {error.strerror}; make room or pass --results"
+        ) from error
+
+
+def _fetch(bare: BareStore, seqs: Sequence[int], place: int) -> Any:
+    return bare.fetch(seqs)
 
 
 def _insert(columns: Mapping[str, Any], transaction: Transaction) -> None:
