@@ -16,6 +16,7 @@ import pyarrow as pa
 import structlog
 
 from memlab.errors import MemlabError, not_found
+from memlab.measure import clock
 from memlab.settings import Settings
 from memlab.storage.database import Database, Transaction
 from memlab.storage.directory import Directory, Entry
@@ -27,6 +28,9 @@ from memlab.storage.vectors import VectorIndex
 from memlab.values import DEFAULT_SESSION
 
 log = structlog.get_logger(__name__)
+
+_IDLE_NS = 250_000_000
+_PATIENCE_NS = 30_000_000_000
 
 
 class Added(msgspec.Struct, frozen=True):
@@ -85,6 +89,7 @@ class Indexes:
         self._arrived: list[np.ndarray] | None = None  # vectors stored while the index is built again
         self._purge = False
         self._closed = threading.Event()
+        self._changed_ns = clock.monotonic_ns()
         self._load()
 
     def code(self, session: str) -> int:
@@ -194,11 +199,19 @@ class Indexes:
         if reason is None or self._closed.is_set() or (self._rebuilding is not None and not self._rebuilding.done()):
             return
         purge, self._purge = self._purge, False
-        self._rebuilding = self._upkeep.submit(self._rebuild, reason, purge)
+        self._rebuilding = self._upkeep.submit(self._rebuild_when_idle, reason, purge)
 
     def rebuild(self, reason: str = "asked for") -> None:
         """Build the vector index anew without the forgotten, and wait for it."""
         self._upkeep.submit(self._rebuild, reason, False).result()
+
+    def _rebuild_when_idle(self, reason: str, purge: bool) -> None:
+        """Let a burst of writes end first, within bounds: training would take the processors that a bulk load needs."""
+        patience = clock.monotonic_ns() + _PATIENCE_NS
+        while min(self._changed_ns + _IDLE_NS, patience) > clock.monotonic_ns():
+            if self._closed.wait(_IDLE_NS / 2e9) and not purge:
+                return  # what is due will be due at the next opening's first write
+        self._rebuild(reason, purge)
 
     def _rebuild(self, reason: str, purge: bool) -> None:
         try:
@@ -264,6 +277,7 @@ class Indexes:
 
     def publish(self, transaction: Transaction) -> None:
         """Make a committed transaction visible: all its additions at once, in the order of its members."""
+        self._changed_ns = clock.monotonic_ns()
         added = [note for note in transaction.notes if isinstance(note, Added)]
         entries = [entry for note in added for entry in note.entries]
         if entries:
