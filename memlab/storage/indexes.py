@@ -91,6 +91,7 @@ class Indexes:
         self._closed = threading.Event()
         self._changed_ns = clock.monotonic_ns()
         self._load()
+        self.maintain()
 
     def code(self, session: str) -> int:
         """Return the code of a session; NOT_FOUND `session` where there is none."""
