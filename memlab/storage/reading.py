@@ -301,6 +301,9 @@ class Reader:
                 with self._indexes.lock.reading():
                     return len(self.select(session, demand.layer, demand.filter))
             case ask.VectorOf():
+                (found,) = self.answer([(session, ask.Fetch(demand.layer, (demand.id,)))], Phases())
+                if found[0] is None:  # an id is more than the seq that it begins with
+                    return None
                 with self._indexes.lock.reading():
                     seq = self._indexes.directory.current(session, demand.layer, records.origin_of(demand.layer, demand.id))
                 (known, vectors) = self._indexes.stored_vectors([seq])
