@@ -270,23 +270,25 @@ class Reader:
         with self._indexes.lock.reading():
             positions = self.select(session, demand.layer, demand.filter)
             occurred = self._indexes.directory.column("occurred")[positions]
+            # Ties by origin, not by seq: an update gives a memory a new seq and must not move it from one page to another.
+            origins = self._indexes.directory.column("origin")[positions]
             seqs = self._indexes.directory.column("seq")[positions]
         if after is not None:
-            moment, seq = after
+            moment, origin = after
             if demand.newest_first:
-                later = (occurred < moment) | ((occurred == moment) & (seqs < seq))
+                later = (occurred < moment) | ((occurred == moment) & (origins < origin))
             else:
-                later = (occurred > moment) | ((occurred == moment) & (seqs > seq))
-            occurred, seqs = occurred[later], seqs[later]
+                later = (occurred > moment) | ((occurred == moment) & (origins > origin))
+            occurred, origins, seqs = occurred[later], origins[later], seqs[later]
         sign = -1 if demand.newest_first else 1
         if len(seqs) > demand.limit:
             edge = np.partition(sign * occurred, demand.limit)[demand.limit]
             near = sign * occurred <= edge
-            occurred, seqs = occurred[near], seqs[near]
-        order = np.lexsort((sign * seqs, sign * occurred))
+            occurred, origins, seqs = occurred[near], origins[near], seqs[near]
+        order = np.lexsort((sign * origins, sign * occurred))
         more = len(order) > demand.limit
         order = order[: demand.limit]
-        last = (int(occurred[order[-1]]), int(seqs[order[-1]])) if more else None
+        last = (int(occurred[order[-1]]), int(origins[order[-1]])) if more else None
         cursor = None if last is None else self._sealed(session, demand, last)
 
         def finish(values: list[Value | None]) -> tuple[list[Value], str | None]:
