@@ -93,11 +93,13 @@ class Database:
 
         with contextlib.ExitStack() as undo:
             instance = self._connect()
-            undo.callback(lambda: instance.close())
+            undo.callback(lambda: instance.close())  # noqa: PLW0108 - after a migration it is another instance
             self.id, version = self._identify(instance, migrations[-1].version)
             self._mark = HighWaterMark(beside(path, ".mark"), self.id)
             undo.callback(self._mark.close)
             self._compare_with_mark(instance)
+            if self._mark.is_new and self._commit_seq:
+                _log.warning("mark_missing", path=str(path), commit_seq=self._commit_seq)
             missing = [step for step in migrations if step.version > version]
             if missing and not self._is_behind_mark:
                 _migrate(instance, missing)
@@ -496,7 +498,10 @@ class Database:
         if self._wal_inode is not None:
             return
         try:
-            instance.writer.change("UPDATE state SET commit_seq = commit_seq")
+            instance.writer.begin()
+            for step in (1, -1):  # DuckDB does not log an update that changes nothing
+                instance.writer.change("UPDATE state SET commit_seq = commit_seq + ?", [step])
+            instance.writer.commit()
             self._look_at_wal()
         except BaseException:
             instance.is_broken = True

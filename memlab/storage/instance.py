@@ -6,6 +6,7 @@ a connection of its own, everything is fetched before it goes back, and a cursor
 
 from __future__ import annotations
 
+import ctypes
 import sysconfig
 import threading
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,6 @@ import duckdb
 import pyarrow as pa
 
 from memlab.errors import internal, validation
-from memlab.storage.files import beside
 
 _READS = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
 _CHANGES = (duckdb.StatementType.INSERT, duckdb.StatementType.UPDATE, duckdb.StatementType.DELETE)
@@ -156,12 +156,18 @@ class Instance:
         self._parent.close()
 
     def abandon(self) -> None:
-        """In a forked child: never touch the parent's connections again, not even by closing them."""
-        _ABANDONED.extend([self._parent, self.writer, self.witness, *self._idle])
+        """In a forked child: never touch the parent's connections again, not even when the interpreter ends.
+
+        DuckDB's threads do not exist in the child; destroying a connection there ends in SIGSEGV.
+        """
+        for cursor in (self.writer, self.witness, *self._idle):
+            _make_immortal(cursor.connection)
+        _make_immortal(self._parent)
         self._idle = []
 
 
-_ABANDONED: list[object] = []
+def _make_immortal(connection: duckdb.DuckDBPyConnection) -> None:
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 
 
 def _connect(path: Path, *, threads: int, memory_limit_bytes: int) -> duckdb.DuckDBPyConnection:
@@ -171,6 +177,8 @@ def _connect(path: Path, *, threads: int, memory_limit_bytes: int) -> duckdb.Duc
             "threads": threads,
             "memory_limit": f"{memory_limit_bytes}B",
             "checkpoint_threshold": _NEVER,
+            "max_temp_directory_size": f"{4 * memory_limit_bytes}B",
+            "enable_external_access": "false",
             "autoinstall_known_extensions": "false",
             "autoload_known_extensions": "false",
             "allow_community_extensions": "false",
@@ -180,11 +188,7 @@ def _connect(path: Path, *, threads: int, memory_limit_bytes: int) -> duckdb.Duc
         },
     )
     try:
-        spill = str(beside(path, ".tmp")).replace("'", "''")
         for statement in (
-            f"SET temp_directory = '{spill}'",  # a SET takes no parameters
-            f"SET max_temp_directory_size = '{4 * memory_limit_bytes}B'",
-            "SET enable_external_access = false",
             # Times are UTC everywhere; without this a zoned value would be stored in the host's zone.
             "SET GLOBAL TimeZone = 'UTC'",
             # A shutdown must not fold a log that turns out to be damaged or behind the mark.

@@ -29,19 +29,21 @@ class HighWaterMark:
         """Open the mark of a database, or begin one.
 
         Attributes:
+            is_new: whether there was none.
             commit_seq: what the file says; 0 where it is missing, broken, or of another database (each with a log line).
         """
         self._id = uuid.UUID(database_id).bytes
-        is_new = not path.exists()
+        self.is_new = not path.exists()
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self.commit_seq = 0
-        if is_new:
+        if self.is_new:
             sync_folder(path.parent)
             return
         content = os.pread(self._descriptor, _LAYOUT.size + 1, 0)
         problem = _unreadable(content)
         if problem:
             _log.warning("mark_unreadable", path=str(path), problem=problem)
+            os.ftruncate(self._descriptor, 0)
             return
         _, owner, commit_seq, _ = _LAYOUT.unpack(content)
         if owner != self._id:
