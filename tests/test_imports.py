@@ -38,7 +38,6 @@ ONLY_IN = {
 # Methods whose first argument is SQL, and the places that put SQL together, each with why no caller's text reaches it.
 SQL_CALLS = {"execute", "executemany", "sql", "read", "read_arrow", "query"}
 ASSEMBLED = {
-    ("storage/instance.py", "_connect"): "SET takes no parameters: the database's own path, quotes doubled, and a number",
     ("storage/instance.py", "arrow_schema"): "the name of a table, from the code",
     ("storage/transaction.py", "_insert_sql"): "names of tables and columns from the code; values are parameters",
 }
