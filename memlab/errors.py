@@ -40,9 +40,7 @@ class MemlabError(Exception):
         fields: further facts for programs, JSON-compatible.
     """
 
-    def __init__(
-        self, type: ErrorType, reason: str, text: str, *, retryable: bool | None = None, **fields: object
-    ) -> None:
+    def __init__(self, type: ErrorType, reason: str, text: str, *, retryable: bool | None = None, **fields: object) -> None:
         super().__init__(text)
         self.type = type
         self.reason = reason
@@ -67,22 +65,22 @@ def _rebuild(type: ErrorType, reason: str, text: str, retryable: bool, fields: d
 
 def validation(reason: str, text: str, **fields: object) -> MemlabError:
     """Return a VALIDATION error: the request can never succeed as it stands."""
-    return MemlabError(ErrorType.VALIDATION, reason, text, **fields)
+    return MemlabError(ErrorType.VALIDATION, reason, text, retryable=None, **fields)
 
 
 def not_found(reason: str, text: str, **fields: object) -> MemlabError:
     """Return a NOT_FOUND error; the same text whether the thing is absent or another session's."""
-    return MemlabError(ErrorType.NOT_FOUND, reason, text, **fields)
+    return MemlabError(ErrorType.NOT_FOUND, reason, text, retryable=None, **fields)
 
 
 def permission(reason: str, text: str, **fields: object) -> MemlabError:
     """Return a PERMISSION error: known, and not allowed."""
-    return MemlabError(ErrorType.PERMISSION, reason, text, **fields)
+    return MemlabError(ErrorType.PERMISSION, reason, text, retryable=None, **fields)
 
 
 def timeout(reason: str, text: str, **fields: object) -> MemlabError:
     """Return a retryable TIMEOUT error: served, had there been time or room."""
-    return MemlabError(ErrorType.TIMEOUT, reason, text, **fields)
+    return MemlabError(ErrorType.TIMEOUT, reason, text, retryable=None, **fields)
 
 
 def internal(reason: str, text: str, *, retryable: bool = False, **fields: object) -> MemlabError:

@@ -127,7 +127,7 @@ def read_checked(folder: Path, name: str, manifest: Manifest) -> np.ndarray:
             content = np.empty(expected.bytes, np.uint8)
 
             def take(start: int, stop: int) -> bytes:
-                piece = memoryview(content)[start:stop]
+                piece = content.data[start:stop]
                 if os.preadv(file.fileno(), [piece], start) != stop - start:
                     raise Stale("damaged", f"{name} of the {manifest.index} index is cut short")
                 return hashlib.sha256(piece).digest()
