@@ -46,8 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail(error.text, BAD_INPUT if bad_input else FAILURE)
     except BrokenPipeError:
         return FAILURE  # whoever read our output has gone
-    except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted; what was done is kept", INTERRUPTED)
+    except (KeyboardInterrupt, typer.Abort) as error:
+        return _fail(str(error) or "interrupted; what was done is kept", INTERRUPTED)
     return code if isinstance(code, int) else 0
 
 

@@ -10,17 +10,20 @@ import typer
 
 def sweep(
     params: Annotated[Path, typer.Argument(help="The params file.", show_default=False)],
-    set: Annotated[
+    change: Annotated[
         list[str] | None,
-        typer.Option("-p", "--set", metavar="KEY=VALUE[,VALUE…]", help="Replace a value of the file, or the values of its grid."),
+        typer.Option(
+            "-p",
+            "--param",
+            metavar="KEY=VALUE[,VALUE…]",
+            help="Replace a field of the file, or the values of a setting in its grid; may be given more than once.",
+        ),
     ] = None,
     results: Annotated[Path, typer.Option(help="Folder that keeps the runs.")] = Path("results"),
-    jobs: Annotated[
-        int, typer.Option(min=1, help="Points measured at once; more than one disturb each other on a small machine.")
-    ] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Points measured at once; on a small machine they disturb each other.")] = 1,
     data: Annotated[
         Path | None,
-        typer.Option(help="Folder of real conversations (turns.parquet, questions.parquet) in place of made-up ones."),
+        typer.Option(help="Folder of real conversations as parquet, in place of made-up ones."),
     ] = None,
 ) -> None:
     """Measure every point of a params file; points that are done already are not measured again.
@@ -28,8 +31,10 @@ def sweep(
     Example: memlab sweep params/01-cache-size.yaml -p cache.max_entries=100,1000
     """
     from memlab.experiment import sweep as sweeping
+    from memlab.experiment.progress import Bar
 
-    outcome = sweeping.run(sweeping.Sweep.load(params, set or (), data=data), results, jobs=jobs)
-    typer.echo(outcome.summary())
+    chosen = sweeping.Sweep.load(params, change or (), data=data)
+    outcome = sweeping.run(chosen, results, jobs=jobs, progress=Bar(chosen.experiment))
+    typer.echo(f"{chosen.experiment}: {outcome.summary()}")
     if outcome.failed:
         raise typer.Exit(1)

@@ -63,9 +63,9 @@ class InFlight:
         self._cells[1] = self._finished
 
     def mean(self) -> float:
-        """Return the mean number in flight over the window; nan where no sample was taken. Waits for the window to end."""
-        total, samples = map(int, self._read().split())
-        return total / samples if samples else float("nan")
+        """Return the mean number in flight over the window; nan where it was missed. Waits for the window to end."""
+        integral, covered_ns = map(int, self._read().split())
+        return integral / covered_ns if covered_ns else float("nan")
 
     def _write(self, line: str) -> None:
         try:
@@ -132,26 +132,40 @@ def _package_root() -> str:
 
 
 def _sample(cells: memoryview, start_ns: int, end_ns: int, chance: random.Random) -> tuple[int, int]:
-    """Return the sum and the number of samples taken at random moments of a window."""
+    """Return the integral of the calls in flight over a window, in call-nanoseconds, and the time that it covers.
+
+    Looks are taken at random moments. One that comes late, since the processors were busy, comes when there is less in flight;
+    so each stands for the time around it (trapezium rule), not for one vote.
+    """
     due = cells[_HEADER : _HEADER + cells[2]]
-    total = samples = 0
-    at = start_ns + round(chance.expovariate(1 / _MEAN_GAP_S) * 1e9)
-    while at < end_ns:
-        wait = at - clock.monotonic_ns()
-        if wait > 0:
-            time.sleep(wait / 1e9)
-        # `finished` is read first: a call that ends in between is then still counted, never minus one.
-        finished = cells[1]
+    _wait_until(start_ns)
+    integral = 0
+    began = last = clock.monotonic_ns()
+    last_count = _count(cells, due, began)
+    while last < end_ns:
+        _wait_until(last + round(chance.expovariate(1 / _MEAN_GAP_S) * 1e9))
         now = clock.monotonic_ns()
-        total += max(cells[0], bisect.bisect_right(due, now)) - finished
-        samples += 1
-        at = max(at, now) + round(chance.expovariate(1 / _MEAN_GAP_S) * 1e9)
+        count = _count(cells, due, now)
+        integral += (count + last_count) * (now - last) // 2
+        last, last_count = now, count
     due.release()
-    return total, samples
+    return integral, last - began
+
+
+def _wait_until(moment_ns: int) -> None:
+    wait = moment_ns - clock.monotonic_ns()
+    if wait > 0:
+        time.sleep(wait / 1e9)
+
+
+def _count(cells: memoryview, due: memoryview, now: int) -> int:
+    """Return the calls due, or sent, and not finished."""
+    finished = cells[1]  # first: a call that ends in between is then still counted, never minus one
+    return int(max(cells[0], bisect.bisect_right(due, now)) - finished)
 
 
 def main() -> None:
-    """Answer each line `start end` on standard input with `sum samples`, until the input ends."""
+    """Answer each line `start end` on standard input with `integral covered`, until the input ends."""
     chance = random.Random(20_250_101)
     path = Path(sys.argv[1])
     with path.open("r+b") as file, mmap.mmap(file.fileno(), path.stat().st_size) as shared, memoryview(shared) as raw:
@@ -160,8 +174,8 @@ def main() -> None:
         sys.stdout.flush()
         for line in sys.stdin:
             start_ns, end_ns = map(int, line.split())
-            total, samples = _sample(cells, start_ns, end_ns, chance)
-            sys.stdout.write(f"{total} {samples}\n")
+            integral, covered_ns = _sample(cells, start_ns, end_ns, chance)
+            sys.stdout.write(f"{integral} {covered_ns}\n")
             sys.stdout.flush()
         cells.release()
 
