@@ -22,7 +22,7 @@ from memlab.errors import MemlabError, internal, timeout, validation
 from memlab.measure import clock
 from memlab.middleware.batch import batch
 from memlab.middleware.cache import cache
-from memlab.middleware.chain import Handler, Outcome, alone, chain
+from memlab.middleware.chain import Handler, Outcome, alone, chain, settle
 from memlab.middleware.observe import Recorder, observe
 from memlab.middleware.pool import pool
 from memlab.middleware.resident import resident
@@ -137,8 +137,16 @@ class Engine:
         loop = asyncio.get_running_loop()
         if declared.reads:
             return await loop.run_in_executor(self._readers, self._run_group, requests, True)
-        # A write that has begun is finished even when nobody waits for it any more.
-        return await asyncio.shield(loop.run_in_executor(self._writer, self._run_group, requests, False))
+        job = self._writer.submit(self._run_group, requests, False)
+        work = asyncio.wrap_future(job)
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            # A write that has begun is finished even when nobody waits for it any more; only then may its caller go, because
+            # the cache trusts that a call which has ended has no further effect.
+            if not job.cancel():
+                await settle(work)
+            raise
 
     def _run_group(self, requests: Sequence[Request], reads: bool) -> list[Outcome]:
         phases = Phases()
