@@ -38,6 +38,7 @@ TAGS = ["red", "green", "blue"]
 texts = st.lists(st.sampled_from(WORDS), min_size=1, max_size=5).map(" ".join).map(lambda text: text[:1].upper() + text[1:])
 tags = st.lists(st.sampled_from(TAGS), max_size=3)
 some_tags = st.lists(st.sampled_from(TAGS), min_size=1, max_size=3)
+contents = st.sampled_from(["Tea", "Garden tea"]) | texts  # repeated often enough for duplicates
 matches = st.sampled_from(["any", "all"])
 confidences = st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0])
 maybe_confidences = st.none() | confidences
@@ -54,7 +55,7 @@ picks = st.integers(0, 10_000)
 
 events = st.fixed_dictionaries(
     {
-        "content": texts,
+        "content": contents,
         "tags": tags,
         "context": contexts,
         "source": sources,
@@ -66,7 +67,7 @@ events = st.fixed_dictionaries(
 )
 facts = st.fixed_dictionaries(
     {
-        "content": texts,
+        "content": contents,
         "kind": kinds,
         "topics": tags,
         "source": sources,
@@ -94,6 +95,26 @@ parts = st.fixed_dictionaries(
         "storage": st.sampled_from([{}, {"hot_rows": 0}, {"text_tail": 0}, {"text_tail": 2, "hot_rows": 3}]),
     }
 )
+
+
+def beginning(who: int) -> list[dict[str, Any]]:
+    """Return what a session begins with: equals and near-equals that differ in one thing, old and new, some that expire."""
+    same = {"context": {}, "source": None, "lifetime": None, "embedding": None, "occurred_at": None, "kind": "fact"}
+    return [
+        same | {"content": "Tea", "confidence": 0.5, "tags": ["red"], "topics": ["red"], "occurred_at": START},
+        same | {"content": "Tea", "confidence": 0.5, "tags": ["blue"], "topics": ["blue"], "source": "Ada"},
+        same | {"content": "Tea", "confidence": 1.0, "tags": [], "topics": [], "kind": "concept"},
+        same | {"content": "Garden tea", "confidence": 0.25, "tags": ["red", "blue"], "topics": ["red", "blue"], "lifetime": 30},
+        same
+        | {
+            "content": f"River piano {WORDS[who]}",
+            "confidence": 0.75,
+            "tags": ["green"],
+            "topics": ["green"],
+            "kind": "principle",
+        }
+        | {"occurred_at": START - timedelta(hours=2 + who)},
+    ]
 
 
 def shown(value: Any) -> dict[str, Any]:
@@ -158,6 +179,10 @@ class MemoryMachine(RuleBasedStateMachine):
         """Begin with some settings."""
         self.settings = Settings.of(settings)
         self.engine = Engine.open(self.folder / "memory.duckdb", self.settings, EMBEDDER)
+        self.create_session()
+        for who, session in enumerate(self.reference.sessions):
+            self.bulk("episodic.bulk_remember", "events", session, [self.event(one) for one in beginning(who)], "keep")
+            self.bulk("semantic.bulk_store", "facts", session, [self.fact(one) for one in beginning(who)], "keep")
 
     def teardown(self) -> None:
         """Close everything."""
@@ -198,16 +223,17 @@ class MemoryMachine(RuleBasedStateMachine):
 
     def session(self, pick: int) -> str:
         """Return a session: usually one that is there, sometimes one that was deleted or never was."""
-        known = [*self.reference.sessions, *self.reference.sessions, *self.deleted_sessions, "s-nobody"]
-        return known[pick % len(known)]
+        there = [*self.reference.sessions]
+        gone = [*self.deleted_sessions, "s-nobody"]
+        return gone[pick // 12 % len(gone)] if pick % 12 == 11 else there[pick // 12 % len(there)]
 
     def id(self, pick: int, session: str, layer: str) -> str:
         """Return an id: usually of this session, sometimes another's, another layer's, forgotten, or of nothing."""
         own = [item.id for item in self.reference.items if item.session == session and item.layer == layer]
         rest = [item.id for item in self.reference.items if item.session != session or item.layer != layer]
         nothing = "ep_1ffffffff" if layer == "episodic" else "sm_1ffffffff"
-        known = [*own[-20:], *own[-20:], *rest[-3:], *self.forgotten[-3:], nothing]
-        return known[pick % len(known)]
+        others = [*rest[-3:], *self.forgotten[-3:], nothing]
+        return others[pick // 6 % len(others)] if pick % 6 == 5 or not own else own[pick // 6 % len(own)]
 
     def ids(self, some: Sequence[int], session: str, layer: str) -> list[str]:
         """Return several such ids."""
@@ -378,11 +404,11 @@ class MemoryMachine(RuleBasedStateMachine):
     )
     def bulk_remember(self, who: int, given: list[dict[str, Any]], on_duplicate: str) -> None:
         """Remember several events, or on an error none."""
-        self.bulk("episodic.bulk_remember", "events", who, [self.event(one) for one in given], on_duplicate)
+        self.bulk("episodic.bulk_remember", "events", self.session(who), [self.event(one) for one in given], on_duplicate)
 
-    def bulk(self, operation: str, name: str, who: int, given: list[tuple[Any, Any]], on_duplicate: str) -> None:
+    def bulk(self, operation: str, name: str, session: str, given: list[tuple[Any, Any]], on_duplicate: str) -> None:
         """Store several memories, or on an error none."""
-        session, layer = self.session(who), operation.partition(".")[0]
+        layer = operation.partition(".")[0]
         drafts = [draft for _, draft in given]
         pair = self.ask(
             operation,
@@ -635,7 +661,7 @@ class MemoryMachine(RuleBasedStateMachine):
     )
     def bulk_store(self, who: int, given: list[dict[str, Any]], on_duplicate: str) -> None:
         """Store several facts, or on an error none."""
-        self.bulk("semantic.bulk_store", "facts", who, [self.fact(one) for one in given], on_duplicate)
+        self.bulk("semantic.bulk_store", "facts", self.session(who), [self.fact(one) for one in given], on_duplicate)
 
     @rule(
         who=picks,

@@ -168,8 +168,8 @@ def test_a_wrong_reference_is_found_out(wrong):
         run_state_machine_as_test(
             guarded,
             settings=settings(
-                max_examples=60,
-                stateful_step_count=50,
+                max_examples=40,
+                stateful_step_count=30,
                 deadline=None,
                 derandomize=True,
                 database=None,
