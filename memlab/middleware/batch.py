@@ -11,7 +11,8 @@ When a lane sends. A group is sent when `limit` calls wait, and otherwise
 - adaptive: at once when the lane has nothing in flight; while it has, when that returns or `window_ms` after the oldest
   waiting call arrived, whichever is first. With `window_ms` 0 only the return counts.
 - not adaptive: `window_ms` after the oldest waiting call arrived. With 0 as if adaptive.
-Reads have any number of groups in flight, which is for the pool to bound; writes have one. "At once" is the next turn of the
+Reads have several groups in flight, writes one. Where a pool says that it has no room, a group of reads in flight is waited
+for longer than the window: a group that stands in the pool's line could not grow any more. "At once" is the next turn of the
 event loop, so that callers who wake together travel together.
 """
 
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -176,6 +177,7 @@ class _Lane:
         self._junction = junction
         self._loop = junction.loop
         self._inner = inner
+        self._has_room: Callable[[], bool] = getattr(inner, "has_room", _always)
         self._clock = clock
         self._counts = counts
         self._limit = settings.limit
@@ -186,6 +188,7 @@ class _Lane:
         self._in_flight: set[asyncio.Task[None]] = set()
         self._next: asyncio.Handle | None = None
         self._next_is_now = False
+        self._is_held = False
 
     def add(self, call: _Call) -> None:
         self._waiting.append(call)
@@ -206,12 +209,15 @@ class _Lane:
                 self._cancel_next()
                 self._next = self._loop.call_soon(self._due)
                 self._next_is_now = True
-        elif self._next is None and self._window_s:
+        elif self._next is None and self._window_s and not self._is_held:
             self._next = self._loop.call_at(self._waiting[0].arrived + self._window_s, self._due)
 
     def _due(self) -> None:
         self._next = None
         self._next_is_now = False
+        if self._in_flight and not self._has_room():
+            self._is_held = True
+            return
         if self._waiting and not (self._one_at_a_time and self._in_flight):
             self._send()
         self._arrange()
@@ -266,8 +272,13 @@ class _Lane:
                 _deliver(call, error.copy() if isinstance(error, MemlabError) else error, len(members))
         finally:
             self._in_flight.discard(asyncio.current_task())
+            self._is_held = False
             self._junction.ended(taken)
             self._arrange()
+
+
+def _always() -> bool:
+    return True
 
 
 def _deliver(call: _Call, outcome: Outcome | BaseException, batch_size: int) -> None:

@@ -34,22 +34,26 @@ class Pool:
         self._expired = 0
         self._wait_ns = 0
 
-    def __call__(self, inner: GroupHandler) -> GroupHandler:
+    def __call__(self, inner: GroupHandler) -> Admission:
         """Return *inner*, executed by `limit` groups at once at most."""
+        return Admission(self, inner)
 
-        async def handle(requests: Sequence[Request]) -> list[Outcome]:
-            if self._in_use < self._limit and not self._line:
-                self._in_use += 1
-            elif not await self._wait():
-                self._refused += 1
-                return [self._full() for _ in requests]
-            self._acquired += 1
-            try:
-                return await self._execute(inner, requests)
-            finally:
-                self._give_back()
+    def has_room(self) -> bool:
+        """Return whether a group that came now would not have to wait."""
+        return self._in_use < self._limit and not self._line
 
-        return handle
+    async def admit(self, inner: GroupHandler, requests: Sequence[Request]) -> list[Outcome]:
+        """Execute a group when there is a place for it."""
+        if self.has_room():
+            self._in_use += 1
+        elif not await self._wait():
+            self._refused += 1
+            return [self._full() for _ in requests]
+        self._acquired += 1
+        try:
+            return await self._execute(inner, requests)
+        finally:
+            self._give_back()
 
     def statistics(self) -> dict[str, float | int]:
         """Return how it stands and what it did, in groups; `expired` counts calls; the waits are those of acquired places."""
@@ -113,6 +117,19 @@ class Pool:
             "raise pool.limit, or send less",
             limit=self._limit,
         )
+
+
+class Admission:
+    """A group handler behind a pool; it tells whether there is room, so that a batch need not stand in line half full."""
+
+    def __init__(self, places: Pool, inner: GroupHandler) -> None:
+        self._places = places
+        self._inner = inner
+        self.has_room = places.has_room
+
+    async def __call__(self, requests: Sequence[Request]) -> list[Outcome]:
+        """Execute a group when there is a place for it."""
+        return await self._places.admit(self._inner, requests)
 
 
 def _give_up(place: asyncio.Future[bool]) -> None:

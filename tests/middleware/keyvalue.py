@@ -20,6 +20,7 @@ from memlab.measure.clock import ManualClock
 from memlab.middleware.chain import Outcome, settle
 from memlab.operations import registry
 from memlab.operations.registry import lookup, operation
+from memlab.storage.demands import Plan
 from memlab.values import Request, Response
 
 T = TypeVar("T")
@@ -176,55 +177,69 @@ def apply(state: State, request: Request) -> tuple[State, Any]:
 
 @contextlib.contextmanager
 def declared() -> Iterator[None]:
-    """The small operations, for as long as it lasts: other tests walk the registry."""
+    """The small operations, for as long as it lasts: other tests walk the registry.
+
+    Their plans are generators because whatever asks nothing of storage counts as resident.
+    """
     before = set(registry._REGISTRY)
     none = {"example": lambda chance, known: {}}
     for layer in ("episodic", "semantic"):
         other = "semantic" if layer == "episodic" else "episodic"
 
         @operation(f"{layer}.note_get", reads=True, resident=True, **none)
-        def note_get(key: Key) -> tuple:
+        def note_get(key: Key) -> Plan[tuple]:
             """Get one."""
+            return (yield None)
 
         @operation(f"{layer}.note_list", reads=True, **none)
-        def note_list(tags: Tags = ()) -> tuple:
+        def note_list(tags: Tags = ()) -> Plan[tuple]:
             """List those with one of the tags, or all."""
+            return (yield None)
 
         @operation(f"{layer}.note_touched", reads=True, **none)
-        def note_touched() -> int:
+        def note_touched() -> Plan[int]:
             """Count."""
+            return (yield None)
 
         @operation(f"{layer}.note_add", writes=True, invalidates=["tag:tags"], **none)
-        def note_add(key: Key, value: Notes, tags: Tags = ()) -> bool:
+        def note_add(key: Key, value: Notes, tags: Tags = ()) -> Plan[bool]:
             """Add one unless it is there."""
+            return (yield None)
 
         @operation(f"{layer}.note_put", writes=True, **none)
-        def note_put(key: Key, value: Notes, tags: Tags = ()) -> tuple:
+        def note_put(key: Key, value: Notes, tags: Tags = ()) -> Plan[tuple]:
             """Add or replace one."""
+            return (yield None)
 
         @operation(f"{layer}.note_remove", writes=True, **none)
-        def note_remove(key: Key) -> bool:
+        def note_remove(key: Key) -> Plan[bool]:
             """Remove one."""
+            return (yield None)
 
         @operation(f"{layer}.note_move", writes=True, invalidates=[layer, other], **none)
-        def note_move(key: Key) -> tuple:
+        def note_move(key: Key) -> Plan[tuple]:
             """Move one here."""
+            return (yield None)
 
         @operation(f"{layer}.note_touch", writes=True, invalidates=["episodic.note_touched", "semantic.note_touched"], **none)
-        def note_touch() -> int:
+        def note_touch() -> Plan[int]:
             """Count up."""
+            return (yield None)
 
     @operation("session.note_dump", reads=True, **none)
-    def note_dump() -> tuple:
+    def note_dump() -> Plan[tuple]:
         """Show everything of a session."""
+        return (yield None)
 
     @operation("session.note_census", reads=True, scope="all", **none)
-    def note_census() -> tuple:
+    def note_census() -> Plan[tuple]:
         """Count the notes of all sessions."""
+        return (yield None)
 
     @operation("session.note_wipe", writes=True, **none)
-    def note_wipe() -> bool:
+    def note_wipe() -> Plan[bool]:
         """Forget a session."""
+        return (yield None)
 
     try:
         yield

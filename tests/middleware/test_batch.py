@@ -11,7 +11,8 @@ from memlab.errors import ErrorType, MemlabError, internal
 from memlab.measure.clock import ManualClock
 from memlab.middleware.batch import batch
 from memlab.middleware.chain import chain
-from memlab.settings import BatchSettings
+from memlab.middleware.pool import pool
+from memlab.settings import BatchSettings, PoolSettings
 from memlab.values import Response
 from tests.middleware.keyvalue import KeyValueEngine, ask, hops, run
 
@@ -113,6 +114,25 @@ def test_reads_and_writes_of_different_sessions_do_not_wait_for_each_other():
     """The lanes are apart: a write does not hold up another session's read."""
     groups, _ = timed([(1, write("a", "one")), (2, read("b", "two"))])
     assert groups == [(1, "a"), (2, "b")]
+
+
+def test_a_half_full_group_does_not_stand_in_the_line_of_the_pool():
+    """While the pool has no room the lane goes on gathering past its window; full groups, and idle lanes, go all the same."""
+    clock = ManualClock()
+    engine, middleware = Timed(clock), batch(BatchSettings(window_ms=2.0, limit=4), clock)
+    places = pool(PoolSettings(limit=1), clock)
+    handle = chain(engine.run, seam=middleware, inside=[places])
+
+    async def main():
+        calls = []
+        for at_ms, keys in ((1, "a"), (2, "b"), (8, "c"), (25, "defgh"), (26, "i")):
+            await asyncio.sleep(at_ms / 1e3 - clock.monotonic_ns() / 1e9)
+            calls += [asyncio.ensure_future(handle(read(key))) for key in keys]
+        await asyncio.gather(*calls)
+
+    run(main(), clock)
+    assert [(round(at), keys) for at, keys in engine.groups] == [(1, "a"), (11, "bc"), (25, "defg"), (35, "hi")]
+    assert places.statistics()["max_waiting"] == 0
 
 
 def test_the_answer_says_how_many_travelled():
