@@ -7,6 +7,7 @@ may run beside each other but not beside `add`: the store holds a reader/writer 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +17,12 @@ import faiss
 import msgspec
 import numpy as np
 
-from memlab.errors import MemlabError, internal, validation
+from memlab.errors import internal, validation
 from memlab.settings import IndexSettings
+from memlab.storage.calibration import questions
+from memlab.storage.inverted import Found, InvertedLists
 from memlab.storage.manifest import (
+    FileDigest,
     Manifest,
     Stale,
     digest,
@@ -29,18 +33,17 @@ from memlab.storage.manifest import (
     write_manifest,
 )
 
-__all__ = ["Found", "Selection", "Stale", "VectorIndex"]
-
-Found = tuple[np.ndarray, np.ndarray]
-"""Scores (q, k) float32 and positions (q, k) int64, best first; -inf and -1 where there is nothing more."""
-
-# From this many queries × dimensions a call, FAISS's exact search goes through BLAS: 64 queries a call then reach 2,000/s
-# instead of 160. The default is 128,000, that is 334 queries at 384 dimensions.
+# From this many queries x dimensions a call, FAISS's exact search goes through BLAS: 64 queries of 384 dimensions then reach
+# 2,000/s instead of 160. The default of 128,000 asks for 334 queries.
 faiss.cvar.distance_compute_blas_threshold = 64 * 384
 
-_CODES_FROM = 1_000  # memories from which sq8 has seen enough to fix the range of its codes; below, it keeps exact vectors
-_CALIBRATION_QUERIES = 256
-_FILES = (".faiss", ".seqs", ".writing")
+_CODES_FROM = 1_000  # vectors from which sq8 knows the range of its codes; below, it keeps them exact
+_LISTS_PAY_FROM = 10_000  # vectors from which lists that must all be probed are worse than a flat scan, which batches better
+_LISTS_PAY_TO = 1 / 3  # share of lists needed up to which they are better
+_BLOCK = 8_192  # rows that are gathered at once: 12 MB at 384 dimensions
+_SCAN_SHARE = 0.1  # share of all from which hnsw walks its graph; a narrower selection is scanned
+_EF = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+_SUFFIXES = (".faiss", ".seqs", ".writing")
 
 
 class Selection(msgspec.Struct, frozen=True):
@@ -56,12 +59,20 @@ class Selection(msgspec.Struct, frozen=True):
     count: int
     positions: np.ndarray | None = None
 
+    def sorted_positions(self) -> np.ndarray:
+        """Return the positions, from the bitmap where they are not given."""
+        if self.positions is not None:
+            return self.positions
+        return np.flatnonzero(np.unpackbits(self.bits, bitorder="little"))
+
 
 class VectorIndex:
     """Vectors of unit length, searched by cosine.
 
     Attributes:
-        effort: what a search spends: nprobe or ef, and the recall@10 measured when it was calibrated.
+        effort: what searches spend: `nprobe` (the lists that a fixed number would have to be) or `ef`, and the
+            `recall_at_10` that calibration measured; empty for kinds that scan everything.
+        trained_on: vectors that the index was trained or judged on; 0 for kinds that do neither.
     """
 
     def __init__(self, dimension: int, settings: IndexSettings) -> None:
@@ -69,22 +80,27 @@ class VectorIndex:
         self.settings = settings
         self.effort: dict[str, float] = {}
         self.trained_on = 0
-        self._kind = "flat" if settings.kind in ("ivf", "sq8") else settings.kind
-        self._index = _empty(self._kind, dimension, settings)
+        self._lists: InvertedLists | None = None
+        self._saved: dict[str, FileDigest] = {}  # the files that hold just this, in the folder of the last save or load
+        self._use("flat" if settings.kind in ("ivf", "sq8") else settings.kind)
 
     @classmethod
-    def build(cls, vectors: np.ndarray, settings: IndexSettings, *, dimension: int | None = None, seed: int = 0) -> VectorIndex:
-        """Return an index of *vectors*, (n, dimension) float32 of unit length; trains and calibrates where its kind does."""
-        index = cls(vectors.shape[1] if dimension is None else dimension, settings)
+    def build(cls, vectors: np.ndarray, settings: IndexSettings, seed: int = 0) -> VectorIndex:
+        """Return an index of *vectors*, (n, dimension) float32 of unit length; trained and calibrated where its kind is."""
+        index = cls(vectors.shape[1], settings)
         vectors = index._checked(vectors)
-        threshold = {"ivf": settings.train_at, "sq8": _CODES_FROM}.get(settings.kind)
-        with _faiss_errors():
-            if threshold is not None and len(vectors) >= threshold:
-                index._kind = settings.kind
-                index._train(vectors, seed)
-            index._index.add(vectors)
-            if len(vectors):
-                index._calibrate(vectors, seed)
+        faiss.omp_set_num_threads(os.cpu_count() or 1)
+        with _errors():
+            if settings.kind == "ivf" and len(vectors) >= settings.train_at:
+                index._use_lists(vectors, seed)
+            elif settings.kind == "sq8" and len(vectors) >= _CODES_FROM:
+                index._use("sq8")
+                index._index.train(vectors)
+                index.trained_on = len(vectors)
+            if index._lists is None:
+                index._index.add(vectors)
+            if index._kind == "hnsw" and len(vectors) > 10:
+                index.effort = index._calibrate_graph(vectors, seed)
         return index
 
     @property
@@ -94,7 +110,11 @@ class VectorIndex:
 
     @property
     def kind_now(self) -> str:
-        """The kind in use: `ivf` and `sq8` search exact vectors until there are enough to train on."""
+        """The kind in use.
+
+        `ivf` and `sq8` are `flat` until there are enough vectors to train on, and `ivf` stays so where the vectors are so
+        scattered that most lists would have to be probed.
+        """
         return self._kind
 
     @property
@@ -104,22 +124,27 @@ class VectorIndex:
 
     @property
     def bytes(self) -> int:
-        """Resident bytes of vectors, codes, lists, links and maps."""
-        index = self._index
-        if self._kind == "ivf":
-            per_vector = index.code_size + 8 + 8  # its list holds vector and position; the direct map where it is
-            return int(index.ntotal * per_vector + index.nlist * self.dimension * 4)
+        """Resident bytes of vectors or codes, lists, links and maps."""
+        index, count = self._index, self.count
+        if self._kind == "ivf":  # a list holds vectors and positions; the direct map says where each is
+            return count * (int(index.code_size) + 16) + int(index.nlist) * self.dimension * 4
         if self._kind == "hnsw":
             graph = index.hnsw
             links = graph.neighbors.size() * 4 + graph.offsets.size() * 8 + graph.levels.size() * 4
-            return int(index.ntotal * self.dimension * 4 + links)
-        return int(index.ntotal * (index.sa_code_size()))
+            return count * self.dimension * 4 + int(links)
+        return count * int(index.sa_code_size())
 
     def add(self, vectors: np.ndarray) -> None:
         """Append *vectors*, (n, dimension) float32 of unit length, at the next positions."""
         vectors = self._checked(vectors)
-        if len(vectors):
-            with _faiss_errors():
+        if not len(vectors):
+            return
+        self._saved = {}
+        faiss.omp_set_num_threads(1 if len(vectors) < _BLOCK else os.cpu_count() or 1)
+        with _errors():
+            if self._lists is not None:
+                self._lists.add(vectors)
+            else:
                 self._index.add(vectors)
 
     def search(self, queries: np.ndarray, k: int, *, selection: Selection | None = None, threads: int = 1) -> Found:
@@ -128,32 +153,25 @@ class VectorIndex:
         Args:
             queries: (q, dimension) float32 of unit length.
             k: 1 or more; rows are padded where fewer exist.
-            selection: what may be found; shared by all queries of the call.
-            threads: OpenMP threads for several queries; one query always takes one.
+            selection: what may be found, by all queries of the call.
+            threads: OpenMP threads for several queries; one query takes one.
+
         Raises:
             MemlabError: VALIDATION `shape`, `vector` or `bounds`; INTERNAL `index`.
         """
         queries = self._checked(queries)
         if k < 1:
             raise validation("bounds", f"k = {k}; 1 or more fits")
-        reachable = self.count if selection is None else min(selection.count, self.count)
-        scores = np.full((len(queries), k), -np.inf, np.float32)
-        positions = np.full((len(queries), k), -1, np.int64)
-        width = min(k, reachable)
-        if width == 0 or len(queries) == 0:
-            return scores, positions
-        # OpenMP's setting belongs to the calling thread, and every worker thread calls: 0.2 µs.
+        width = min(k, self.count if selection is None else selection.count)
+        if not width or not len(queries):
+            return np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64)
+        # OpenMP's setting is the calling thread's, and any worker thread may call: 0.2 µs.
         faiss.omp_set_num_threads(threads if len(queries) > 1 else 1)
-        with _faiss_errors():
-            if selection is None:
-                found = self._index.search(queries, width, params=self._parameters(width, 1.0, None))
-            elif selection.positions is not None and selection.count <= self.settings.exact_below:
-                found = self._gathered(queries, width, selection.positions)
-            else:
-                selector = faiss.IDSelectorBitmap(len(selection.bits), faiss.swig_ptr(selection.bits))
-                share = selection.count / self.count
-                found = self._index.search(queries, width, params=self._parameters(width, share, selector))
-        scores[:, :width], positions[:, :width] = found
+        with _errors():
+            scores, positions = self._search(queries, width, selection)
+        if width < k:
+            room = ((0, 0), (0, k - width))
+            scores, positions = np.pad(scores, room), np.pad(positions, room, constant_values=-1)
         scores[positions < 0] = -np.inf
         return scores, positions
 
@@ -161,41 +179,43 @@ class VectorIndex:
         """Return the vectors at *positions*, (m, dimension) float32; decoded, so exact where `exact` says so."""
         if len(positions) and not (positions.min() >= 0 and positions.max() < self.count):
             raise validation("bounds", f"positions reach from {positions.min()} to {positions.max()}; 0 to {self.count - 1} fit")
-        with _faiss_errors():
-            return np.asarray(self._index.reconstruct_batch(np.ascontiguousarray(positions, np.int64)), np.float32)
+        with _errors():
+            return self._rows(positions)
 
     def stale(self, dead: int) -> str | None:
-        """Return why the index should be built again with *dead* positions in it, or None."""
-        if self.count and dead / self.count > self.settings.rebuild_dead_ratio:
+        """Return why the index should be built again with *dead* of its positions forgotten, or None."""
+        if dead > self.settings.rebuild_dead_ratio * self.count:
             return "dead"
-        if self._kind != self.settings.kind:
-            threshold = self.settings.train_at if self.settings.kind == "ivf" else _CODES_FROM
-            return "train" if self.count >= threshold else None
-        if self.trained_on and self.count >= self.trained_on * self.settings.retrain_growth:
-            return "retrain"
-        return None
+        if self.trained_on:
+            return "retrain" if self.count >= self.settings.retrain_growth * self.trained_on else None
+        threshold = {"ivf": self.settings.train_at, "sq8": _CODES_FROM}.get(self.settings.kind, math.inf)
+        return "train" if self.count >= threshold else None
 
     def save(self, folder: Path, *, database_id: str, generation: int, seqs: np.ndarray, commit_seq: int) -> None:
-        """Write the index and the seq of every position to *folder*; until the last step an earlier save stays valid."""
+        """Write the index and the seq of every position to *folder*; until the last step an earlier save stays valid.
+
+        Files that hold the same already are not written again.
+        """
         if len(seqs) != self.count:
             raise validation("shape", f"{len(seqs)} seqs for {self.count} vectors")
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        seqs = np.ascontiguousarray(seqs, np.int64)
         stem = f"vectors-{generation}-{commit_seq}"
-        names = (f"{stem}.faiss", f"{stem}.seqs")
-        with _faiss_errors():
-            faiss.write_index(self._index, str(folder / f"{names[0]}.writing"))
-        np.ascontiguousarray(seqs, np.int64).tofile(folder / f"{names[1]}.writing")
-        for name in names:
-            (folder / f"{name}.writing").chmod(0o600)
-            publish(folder / f"{name}.writing", folder / name)
-        details = {
-            "dimension": self.dimension,
-            "kind": self._kind,
-            "settings": _shaping(self.settings),
-            "trained_on": self.trained_on,
-            "effort": self.effort,
-        }
-        files = {name: digest(folder / name) for name in names}
+        names = {".faiss": f"{stem}.faiss", ".seqs": f"{stem}.seqs"}
+        for suffix, name in names.items():
+            temporary = folder / f"{name}.writing"
+            kept = next((path for path in self._saved if path.endswith(suffix)), None)
+            if suffix == ".faiss" and kept is not None and (folder / kept).exists():
+                names[suffix] = kept
+                continue
+            if suffix == ".faiss":
+                with _errors():
+                    faiss.write_index(self._index, str(temporary))
+            else:
+                seqs.tofile(temporary)
+            temporary.chmod(0o600)
+            publish(temporary, folder / name)
+        files = {name: self._saved.get(name) or digest(folder / name) for name in names.values()}
         write_manifest(
             folder,
             Manifest(
@@ -204,11 +224,19 @@ class VectorIndex:
                 generation=generation,
                 commit_seq=commit_seq,
                 count=self.count,
-                details=details,
+                details={
+                    "dimension": self.dimension,
+                    "kind": self._kind,
+                    "settings": _shaping(self.settings),
+                    "trained_on": self.trained_on,
+                    "effort": self.effort,
+                    "margins": {} if self._lists is None else self._lists.margins,
+                },
                 files=files,
             ),
         )
-        remove_unlisted(folder, files, _FILES)
+        remove_unlisted(folder, files, _SUFFIXES)
+        self._saved = files
 
     @classmethod
     def load(cls, folder: Path, *, database_id: str, dimension: int, settings: IndexSettings) -> tuple[VectorIndex, np.ndarray]:
@@ -222,92 +250,134 @@ class VectorIndex:
         if details["dimension"] != dimension:
             raise Stale("foreign", f"the vectors index has {details['dimension']} dimensions, the database {dimension}")
         if details["settings"] != _shaping(settings):
-            raise Stale("settings", f"the vectors index was built for {details['settings']}, asked for is {_shaping(settings)}")
-        names = {name.rpartition(".")[2]: name for name in manifest.files}
-        if set(names) != {"faiss", "seqs"}:
+            raise Stale("settings", f"the vectors index was built for {details['settings']}, wanted is {_shaping(settings)}")
+        names = {Path(name).suffix: name for name in manifest.files}
+        if set(names) != {".faiss", ".seqs"}:
             raise Stale("damaged", "the vectors manifest does not list an index and its seqs")
-        seqs = read_checked(folder, names["seqs"], manifest).view(np.int64)
-        content = read_checked(folder, names["faiss"], manifest)
+        seqs = read_checked(folder, names[".seqs"], manifest).view(np.int64)
+        content = read_checked(folder, names[".faiss"], manifest)
+        # No vector inside may claim more than the file could hold.
         faiss.set_deserialization_vector_byte_limit(max(2 * len(content), 1 << 20))
         index = cls(dimension, settings)
         try:
             index._index = faiss.deserialize_index(content)
-        except (RuntimeError, MemoryError) as error:
-            raise Stale("damaged", "FAISS cannot read the vectors index") from error
+            if details["kind"] == "ivf":
+                margins = {int(depth): margin for depth, margin in details["margins"].items()}
+                index._lists = InvertedLists(index._index, margins)
+        except (RuntimeError, MemoryError, AssertionError) as error:
+            raise Stale("damaged", f"FAISS cannot read the vectors index: {error}") from error
         index._kind = details["kind"]
         index.trained_on = details["trained_on"]
         index.effort = details["effort"]
-        if not index.count == manifest.count == len(seqs) or index._index.d != dimension:
+        index._saved = dict(manifest.files)
+        if index._index.d != dimension or not index.count == manifest.count == len(seqs):
             raise Stale("damaged", f"the vectors index holds {index.count} vectors and {len(seqs)} seqs, not {manifest.count}")
         return index, seqs
+
+    # --- by kind -----------------------------------------------------------------------------------------------------
+
+    def _use(self, kind: str) -> None:
+        self._kind = kind
+        if kind == "hnsw":
+            self._index = faiss.IndexHNSWFlat(self.dimension, self.settings.hnsw_links, faiss.METRIC_INNER_PRODUCT)
+        elif kind in ("sq8", "fp16"):
+            codes = faiss.ScalarQuantizer.QT_8bit if kind == "sq8" else faiss.ScalarQuantizer.QT_fp16
+            self._index = faiss.IndexScalarQuantizer(self.dimension, codes, faiss.METRIC_INNER_PRODUCT)
+        else:
+            self._index = faiss.IndexFlatIP(self.dimension)
+
+    def _use_lists(self, vectors: np.ndarray, seed: int) -> None:
+        """Take inverted lists for *vectors*, unless they are too scattered for lists to spare anything."""
+        lists, effort = InvertedLists.train(vectors, recall_target=self.settings.recall_target, seed=seed)
+        self.trained_on = len(vectors)
+        if effort["off_ratio"] > _LISTS_PAY_TO and len(vectors) >= _LISTS_PAY_FROM:
+            self.effort = {"recall_at_10": 1.0, "off_ratio": effort["off_ratio"]}
+            return
+        self.effort = effort
+        self._kind, self._index, self._lists = "ivf", lists.index, lists
+
+    def _calibrate_graph(self, vectors: np.ndarray, seed: int) -> dict[str, float]:
+        """Return the smallest ef whose recall@10 on made questions reaches the target, or the largest there is."""
+        made = questions(vectors, seed)
+        depth = min(10, made.answers.shape[1])
+        for ef in _EF:
+            _, found = self._index.search(made.vectors, depth + 1, params=faiss.SearchParametersHNSW(efSearch=ef))
+            recall = float((made.answers[:, :depth, None] == found[:, None, :]).any(axis=2).mean())
+            if recall >= self.settings.recall_target:
+                break
+        return {"ef": ef, "recall_at_10": recall}
+
+    def _search(self, queries: np.ndarray, k: int, selection: Selection | None) -> Found:
+        if selection is None:
+            if self._lists is not None:
+                return self._lists.search(queries, k, None, None)
+            return self._index.search(queries, k, params=self._graph_effort(k, 1.0, None))  # type: ignore[no-any-return]
+        positions = selection.sorted_positions()
+        if len(positions) <= self.settings.exact_below or (self._kind == "hnsw" and len(positions) < _SCAN_SHARE * self.count):
+            return self._scan(queries, k, positions)
+        if self._kind == "flat" and len(queries) > 1:
+            return self._scan(queries, k, positions)
+        selector = faiss.IDSelectorBitmap(len(selection.bits), faiss.swig_ptr(selection.bits))
+        if self._lists is not None:
+            return self._lists.search(queries, k, positions, selector)
+        if self._kind == "hnsw":
+            params = self._graph_effort(k, len(positions) / self.count, selector)
+        elif self._kind == "flat":
+            params = faiss.SearchParameters(sel=faiss.IDSelectorArray(positions))
+        else:
+            params = faiss.SearchParameters(sel=selector)
+        return self._index.search(queries, k, params=params)  # type: ignore[no-any-return]
+
+    def _graph_effort(self, k: int, share: float, selector: Any) -> Any:
+        if self._kind != "hnsw":
+            return None
+        ef = math.ceil(max(self.effort.get("ef", _EF[0]), k) / share)
+        return faiss.SearchParametersHNSW(efSearch=ef, sel=selector)
+
+    def _scan(self, queries: np.ndarray, k: int, positions: np.ndarray) -> Found:
+        """Return the exact best among *positions*, block by block."""
+        scores, found = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
+        for start in range(0, len(positions), _BLOCK):
+            block = positions[start : start + _BLOCK]
+            near, rows = faiss.knn(queries, self._rows(block), min(k, len(block)), faiss.METRIC_INNER_PRODUCT)
+            scores, found = np.hstack([scores, near]), np.hstack([found, block[rows]])
+            if start:
+                best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+                scores, found = np.take_along_axis(scores, best, axis=1), np.take_along_axis(found, best, axis=1)
+        return scores, found
+
+    def _rows(self, positions: np.ndarray) -> np.ndarray:
+        if self._kind in ("flat", "hnsw"):
+            stored = self._index if self._kind == "flat" else faiss.downcast_index(self._index.storage)
+            held = faiss.rev_swig_ptr(stored.get_xb(), self.count * self.dimension).reshape(self.count, self.dimension)
+            rows: np.ndarray = held[positions]
+            return rows
+        found: np.ndarray = self._index.reconstruct_batch(np.ascontiguousarray(positions, np.int64))
+        return found
 
     def _checked(self, vectors: np.ndarray) -> np.ndarray:
         if vectors.ndim != 2 or vectors.shape[1] != self.dimension:
             raise validation("shape", f"vectors of shape {vectors.shape}; (n, {self.dimension}) fits")
         vectors = np.ascontiguousarray(vectors, np.float32)
-        # One multiplication finds any NaN or infinity; FAISS would store it and never find it again.
-        if not math.isfinite(float(np.dot(vectors.ravel(), vectors.ravel()))):
+        # FAISS stores what is not a number and never finds it again. Their sum of squares tells of any at once.
+        if not math.isfinite(float(np.dot(vectors.reshape(-1), vectors.reshape(-1)))):
             raise validation("vector", "a vector has a component that is not a finite number")
         return vectors
-
-    def _train(self, vectors: np.ndarray, seed: int) -> None:
-        if self._kind == "ivf":
-            nlist = _lists(len(vectors))
-            quantizer = faiss.IndexFlatIP(self.dimension)
-            index = faiss.IndexIVFFlat(quantizer, self.dimension, nlist, faiss.METRIC_INNER_PRODUCT)
-            index.cp.seed = seed + 1
-            index.cp.niter = 8
-            index.cp.max_points_per_centroid = 64
-            index.set_direct_map_type(faiss.DirectMap.Array)
-        else:
-            index = faiss.IndexScalarQuantizer(self.dimension, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT)
-        index.train(vectors)
-        self._index = index
-        self.trained_on = len(vectors)
-
-    def _calibrate(self, vectors: np.ndarray, seed: int) -> None:
-        if self._kind == "ivf":
-            self.effort = {"nprobe": 16}
-        elif self._kind == "hnsw":
-            self.effort = {"ef": 64}
-
-    def _parameters(self, k: int, share: float, selector: Any) -> Any:
-        if self._kind == "ivf":
-            nprobe = min(self._index.nlist, math.ceil(self.effort["nprobe"] / max(share, 1e-6) ** 0.5))
-            return faiss.SearchParametersIVF(nprobe=nprobe, sel=selector)
-        if self._kind == "hnsw":
-            return faiss.SearchParametersHNSW(efSearch=max(k, int(self.effort.get("ef", 64) / share)), sel=selector)
-        return faiss.SearchParameters(sel=selector) if selector is not None else None
-
-    def _gathered(self, queries: np.ndarray, k: int, positions: np.ndarray) -> Found:
-        rows = self.vectors(positions)
-        scores, order = faiss.knn(queries, rows, k, faiss.METRIC_INNER_PRODUCT)
-        return scores, positions[order]
-
-
-def _empty(kind: str, dimension: int, settings: IndexSettings) -> Any:
-    if kind == "hnsw":
-        return faiss.IndexHNSWFlat(dimension, settings.hnsw_links, faiss.METRIC_INNER_PRODUCT)
-    if kind == "fp16":
-        return faiss.IndexScalarQuantizer(dimension, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
-    return faiss.IndexFlatIP(dimension)
-
-
-def _lists(count: int) -> int:
-    """Return about 4 × sqrt(n) as a power of two: 1,024 lists for 100,000 vectors."""
-    return max(16, 1 << round(math.log2(4 * math.sqrt(count))))
 
 
 def _shaping(settings: IndexSettings) -> Mapping[str, Any]:
     """Return the settings that decide what is built; another value means another index."""
-    return {"kind": settings.kind, "recall_target": settings.recall_target, "hnsw_links": settings.hnsw_links}
+    shaping: dict[str, Any] = {"kind": settings.kind}
+    if settings.kind in ("ivf", "hnsw"):
+        shaping["recall_target"] = settings.recall_target
+    if settings.kind == "hnsw":
+        shaping["hnsw_links"] = settings.hnsw_links
+    return shaping
 
 
 @contextmanager
-def _faiss_errors() -> Iterator[None]:
+def _errors() -> Iterator[None]:
     try:
         yield
-    except MemlabError:
-        raise
     except (AssertionError, RuntimeError, MemoryError) as error:
         raise internal("index", f"the vector index failed: {type(error).__name__} {error}".strip()) from error
