@@ -149,7 +149,10 @@ def query_temporal(
     order: Order = "newest_first",
     cursor: Cursor | None = None,
 ) -> Plan[Table[Event]]:
-    """Return events that occurred in a range of time, since <= t < until; an end left out is open."""
+    """Return events that occurred in a range of time, since <= t < until; an end left out is open.
+
+    What happened between two dates, since a date or before one.
+    """
     values, following = yield Page(
         "episodic", limit, filter_of(since=since, until=until), newest_first=order == "newest_first", after=cursor
     )

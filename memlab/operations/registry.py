@@ -342,7 +342,7 @@ def operation(
             invalidates=tuple(invalidates) or (() if reads else (layer,)),
             cacheable=reads if cacheable is None else cacheable,
             ttl_s=ttl_s,
-            resident=resident,
+            resident=resident or not inspect.isgeneratorfunction(plan),  # what asks nothing of storage has nothing to wait for
             scope=scope,
             cost=cost or ("read" if reads else "write"),
             items=items,

@@ -332,6 +332,8 @@ def search_by_topic(
 def search_related(id: Id, limit: Limit = 10) -> Plan[Table[Fact]]:
     """Return the other memories closest in meaning to one, by cosine similarity, best first.
 
+    What is known that is similar or related to a given memory.
+
     Raises:
         MemlabError: NOT_FOUND `memory`: the session has no memory of this id.
     """
@@ -409,6 +411,7 @@ def analyze_topics(
 ) -> Plan[Table[Topic]]:
     """Return what the session knows about each topic, the most frequent first.
 
+    How many facts there are per topic, how sure they are, and since when.
     share = memories of the topic / all memories; mean_confidence = sum of their confidences / memories of the topic;
     oldest and newest = first and last time of storing. Ties are in the order of the alphabet.
     """
