@@ -3,7 +3,9 @@
 import re
 
 import pytest
+import typer
 
+from memlab.cli import app
 from memlab.errors import MemlabError
 from memlab.operations import operations, table
 
@@ -57,6 +59,17 @@ def test_every_make_command_is_a_target(root, readme):
     """No `make …` in the README that the Makefile does not know."""
     targets = set(re.search(r"^\.PHONY: (.*)$", (root / "Makefile").read_text(), re.MULTILINE)[1].split())
     assert set(re.findall(r"(?:^|`)make (\w+)", readme, re.MULTILINE)) <= targets
+
+
+def test_every_command_is_there(root, readme, monkeypatch):
+    """Each `memlab …` of the README is a command whose --help knows the options that the README passes."""
+    monkeypatch.chdir(root)
+    commands = typer.main.get_command(app).commands
+    shown = re.findall(r"`memlab (\w+)([^`]*)`", readme)
+    assert len(shown) >= 4
+    for name, arguments in shown:
+        known = {option for parameter in commands[name].params for option in parameter.opts}
+        assert set(re.findall(r"--[\w-]+", arguments)) <= known, name
 
 
 def test_every_path_is_there(root, readme):

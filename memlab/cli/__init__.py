@@ -7,8 +7,9 @@ from typing import Any
 
 import typer
 
-from memlab.cli import sweep
+from memlab.cli import bench, guide, sweep
 from memlab.errors import ErrorType, MemlabError
+from memlab.operations.listing import operations_command
 
 BAD_INPUT = 2
 FAILURE = 1
@@ -24,7 +25,10 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+app.command("guide")(guide.guide)
 app.command("sweep")(sweep.sweep)
+app.command("bench")(bench.bench)
+app.command("operations")(operations_command)
 
 
 @app.callback(invoke_without_command=True)
