@@ -97,7 +97,8 @@ class Indexes:
         """Return the code of a session; NOT_FOUND `session` where there is none."""
         code = self.codes.get(session)
         if code is None:
-            raise not_found("session", f"no session {session!r}; session.create opens one", session=session)
+            known_as = session if len(session) <= 128 else f"{session[:125]}..."
+            raise not_found("session", f"no session {known_as!r}; session.create opens one", session=known_as)
         return code
 
     def close(self) -> None:
