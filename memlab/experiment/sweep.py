@@ -12,14 +12,10 @@ import functools
 import hashlib
 import itertools
 import json
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -30,6 +26,8 @@ from msgspec import Meta
 from memlab.errors import MemlabError, nearest, not_found, validation
 from memlab.experiment import results
 from memlab.experiment.comparison import corpus_of
+from memlab.experiment.executor import Executor, one_line
+from memlab.experiment.point import import_papermill
 from memlab.experiment.results import Run
 from memlab.measure import clock, host, stats
 from memlab.settings import Settings
@@ -40,7 +38,6 @@ GIVEN_TO_NOTEBOOKS = ("point", "workload", "seed", "repeats", "size", "data", "o
 _MOST_POINTS = 1_000
 _FREE_BYTES = 128 << 20  # below this a point is not begun
 _OVERHEAD_S = 7.0  # of a point: interpreter, kernel, imports, corpus, databases
-_PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 
 Name = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Values = Annotated[list[Any], Meta(min_length=1)]
@@ -407,13 +404,11 @@ def _shown(value: Any) -> str:
 
 def _notebook_parameters(path: Path) -> dict[str, Any]:
     """Return the parameters that a notebook declares."""
-    import papermill  # half a second to import: only sweeps pay it
-
     _read_notebook(path)
     try:
-        found: dict[str, Any] = papermill.inspect_notebook(str(path))
+        found: dict[str, Any] = import_papermill().inspect_notebook(str(path))
     except (ValueError, KeyError, AttributeError) as error:
-        raise validation("notebook", f"'{path}' cannot be read: {_one_line(str(error))}") from None
+        raise validation("notebook", f"'{path}' cannot be read: {one_line(str(error))}") from None
     if not found:
         raise validation("notebook", f"'{path}' has no cell tagged parameters")
     return found
@@ -503,20 +498,19 @@ def run(sweep: Sweep, folder: str | Path, *, jobs: int = 1, progress: Progress |
 def _measure_all(sweep: Sweep, folder: Path, points: Sequence[Point], jobs: int, outcome: Outcome, told: Progress) -> None:
     waiting = list(points)
     running: list[_Running] = []
-    try:
+    with contextlib.ExitStack() as stack:
+        idle = [stack.enter_context(contextlib.closing(Executor())) for _ in range(min(jobs, len(points)))]
         while waiting or running:
-            while waiting and len(running) < jobs:
-                running.append(_Running(sweep, waiting.pop(0), folder))
+            while waiting and idle:
+                running.append(_Running(sweep, waiting.pop(0), folder, idle.pop(), stack))
             for one in list(running):
                 finished = one.poll(0.2 / len(running))
                 if finished is not None:
                     running.remove(one)
+                    idle.append(one.executor)
                     (outcome.done if finished.status == "done" else outcome.failed).append(finished)
                     told.finish(one.point, finished, one.took_s)
             told.update([one.took_s for one in running])
-    finally:
-        for one in running:
-            one.stop()
 
 
 def _done(folder: Path, sweep: Sweep, point: Point) -> Run | None:
@@ -539,28 +533,34 @@ def _refuse_other_host(found: Iterable[Run], folder: Path) -> None:
 
 
 class _Running:
-    """One point while it is measured: a process, and the draft of its run."""
+    """One point while it is measured: a notebook in an executor, and the draft of its run."""
 
-    def __init__(self, sweep: Sweep, point: Point, results_folder: Path) -> None:
+    def __init__(self, sweep: Sweep, point: Point, folder: Path, executor: Executor, stack: contextlib.ExitStack) -> None:
         self.point = point
+        self.executor = executor
         self._sweep = sweep
-        self._results = results_folder
-        self._key = sweep.key(point)
+        self._results = folder
         self._started = clock.now()
         self._started_ns = clock.monotonic_ns()
-        with results.writing(results_folder):
-            if shutil.disk_usage(results_folder).free < _FREE_BYTES:
-                raise results.disk_full(results_folder)
-        self._stack = contextlib.ExitStack()
-        try:
-            self._draft = self._stack.enter_context(results.draft(results_folder, sweep.experiment, self._key))
-            self._desk = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="memlab-point-")))
-            self._timeout_s = 10 * sweep.expected_s(point) + 120
-            self._process = self._start()
-            self._stack.callback(self._end_process)
-        except BaseException:
-            self._stack.close()
-            raise
+        with results.writing(folder):
+            if shutil.disk_usage(folder).free < _FREE_BYTES:
+                raise results.disk_full(folder)
+        self._draft = stack.enter_context(results.draft(folder, sweep.experiment, sweep.key(point)))
+        parameters = {
+            **point.parameters,
+            "point": {
+                "values": dict(point.values),
+                "reference": point.reference.to_dict(),
+                "candidate": point.candidate.to_dict(),
+            },
+            "workload": point.workload.resolved(Path.cwd()).to_dict(),
+            "seed": sweep.seed,
+            "repeats": sweep.repeats,
+            "size": sweep.size,
+            "data": None if sweep.data is None else str(sweep.data.resolve()),
+            "out": str(self._draft.resolve()),
+        }
+        executor.submit(sweep.notebook, self._draft / "notebook.ipynb", parameters, 10 * sweep.expected_s(point) + 120)
 
     @property
     def took_s(self) -> float:
@@ -568,144 +568,54 @@ class _Running:
         return (clock.monotonic_ns() - self._started_ns) / 1e9
 
     def poll(self, wait_s: float) -> Run | None:
-        """Wait a little; return the run, kept, when the process has ended."""
-        try:
-            self._process.wait(timeout=wait_s)
-        except subprocess.TimeoutExpired:
-            if self.took_s < self._timeout_s + 60:
-                return None
-        try:
-            return self._keep()
-        finally:
-            self._stack.close()
-
-    def stop(self) -> None:
-        """End it; nothing of it stays."""
-        self._stack.close()
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        sweep, point = self._sweep, self.point
-        job = {
-            "notebook": str(sweep.notebook.resolve()),
-            "output": str((self._draft / "notebook.ipynb").resolve()),
-            "error": str(self._desk / "error"),
-            "timeout_s": round(self._timeout_s),
-            "parameters": {
-                **point.parameters,
-                "point": {
-                    "values": dict(point.values),
-                    "reference": point.reference.to_dict(),
-                    "candidate": point.candidate.to_dict(),
-                },
-                "workload": point.workload.resolved(Path.cwd()).to_dict(),
-                "seed": sweep.seed,
-                "repeats": sweep.repeats,
-                "size": sweep.size,
-                "data": None if sweep.data is None else str(sweep.data.resolve()),
-                "out": str(self._draft.resolve()),
-            },
-        }
-        file = self._desk / "job.json"
-        file.write_text(json.dumps(job), encoding="utf-8")
-        with (self._desk / "log").open("wb") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", "memlab.experiment.point", str(file)],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                env=_environment(self._desk),
-                cwd=self._desk,
-                start_new_session=True,  # Ctrl-C is the sweep's to answer
-            )
-
-    def _end_process(self) -> None:
-        if self._process.poll() is None:
-            self._process.terminate()
-            try:
-                self._process.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(self._process.pid, signal.SIGKILL)
-                self._process.wait()
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-
-    def _keep(self) -> Run:
-        error = self._error()
+        """Wait a little; return the run, kept, when its notebook has ended."""
+        ended, error = self.executor.poll(wait_s)
+        if not ended:
+            return None
         summary: dict[str, Any] = {}
         if error is None:
             try:
                 summary = json.loads((self._draft / "summary.json").read_text(encoding="utf-8"))
                 (self._draft / "summary.json").unlink()  # it stands in run.json
             except (OSError, ValueError) as problem:
-                error = f"the notebook wrote no summary.json to its folder `out`: {problem}"
+                error = f"the notebook left no summary.json in its folder `out`: {problem}"
+        if error is None and results.code_changed():
+            error = "memlab's own sources changed while it was measured"
         if error is not None and shutil.disk_usage(self._results).free < _FREE_BYTES // 4:
             raise results.disk_full(self._results)
         for leftover in self._draft.glob("databases-*"):
             shutil.rmtree(leftover, ignore_errors=True)
-        sweep, point = self._sweep, self.point
-        return results.keep(
-            self._draft,
-            Run(
-                experiment=sweep.experiment,
-                key=self._key,
-                question=sweep.question,
-                parameters=dict(point.values),
-                settings={"reference": point.reference.to_dict(), "candidate": point.candidate.to_dict()},
-                seed=sweep.seed,
-                repeats=sweep.repeats,
-                size=sweep.size,
-                workload=spec.workload(_merged(sweep.workload, _under(point.values, "workload"))).to_dict(),
-                data=None if sweep.data is None else {"name": sweep.data.resolve().name, "digest": _data_digest(sweep.data)},
-                code_version=results.code_version(),
-                libraries=host.libraries(),
-                host=host.host(),
-                started=self._started.isoformat(),
-                finished=clock.now().isoformat(),
-                status="done" if error is None else "failed",
-                error=None if error is None else f"{point.label}: {error}",
-                summary=summary,
-            ),
-            self._results,
-        )
-
-    def _error(self) -> str | None:
-        """Return in a line why the point failed, or None."""
-        code = self._process.poll()
-        if code == 0:
-            return "memlab's own sources changed while it was measured" if results.code_changed() else None
-        if code is None:
-            return f"no end after {self.took_s:.0f} s"
-        with contextlib.suppress(OSError):
-            return _one_line((self._desk / "error").read_text(encoding="utf-8"))
-        log = (self._desk / "log").read_text(encoding="utf-8", errors="replace").strip()
-        return f"its process ended with exit code {code}: {_one_line(log.rpartition(chr(10))[2]) or 'it said nothing'}"
+        made = run_of(self._sweep, self.point, started=self._started, finished=clock.now(), summary=summary, error=error)
+        return results.keep(self._draft, made, self._results)
 
 
-def _one_line(text: str) -> str:
-    return re.sub(r"\x1b\[[0-9;]*m", "", " ".join(text.split()))[:500]
-
-
-def _environment(desk: Path) -> dict[str, str]:
-    """Return the environment of a point: this interpreter as kernel, this memlab, nothing of the user's IPython."""
-    _write_kernel(desk)
-    paths = [str(_PACKAGE_PARENT), os.environ.get("PYTHONPATH", "")]
-    return os.environ | {
-        "PYTHONPATH": os.pathsep.join(path for path in paths if path),
-        "JUPYTER_PATH": str(desk),
-        "JUPYTER_RUNTIME_DIR": str(desk / "runtime"),
-        "JUPYTER_PLATFORM_DIRS": "1",
-        "IPYTHONDIR": str(desk / "ipython"),
-    }
-
-
-def _write_kernel(desk: Path) -> None:
-    """Describe a kernel that is this very interpreter; an installed `python3` kernel may be another one."""
-    folder = desk / "kernels" / "python3"
-    folder.mkdir(parents=True)
-    kernel = {
-        "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
-        "display_name": "Python 3",
-        "language": "python",
-    }
-    (folder / "kernel.json").write_text(json.dumps(kernel), encoding="utf-8")
+def run_of(
+    sweep: Sweep,
+    point: Point,
+    *,
+    started: datetime,
+    finished: datetime,
+    summary: Mapping[str, Any],
+    error: str | None = None,
+) -> Run:
+    """Return what is kept of a point that was measured here and now."""
+    return Run(
+        experiment=sweep.experiment,
+        key=sweep.key(point),
+        question=sweep.question,
+        parameters=dict(point.values),
+        settings={"reference": point.reference.to_dict(), "candidate": point.candidate.to_dict()},
+        seed=sweep.seed,
+        repeats=sweep.repeats,
+        size=sweep.size,
+        workload=spec.workload(_merged(sweep.workload, _under(point.values, "workload"))).to_dict(),
+        data=None if sweep.data is None else {"name": sweep.data.resolve().name, "digest": _data_digest(sweep.data)},
+        code_version=results.code_version(),
+        libraries=host.libraries(),
+        host=host.host(),
+        started=started.isoformat(),
+        finished=finished.isoformat(),
+        status="done" if error is None else "failed",
+        error=None if error is None else f"{point.label}: {error}",
+        summary=dict(summary),
+    )
