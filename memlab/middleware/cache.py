@@ -250,9 +250,6 @@ class Cache:
             return
         until_ns = None if rule.ttl_ns is None else started_ns + rule.ttl_ns
         self._sweep(SWEEP)
-        present = self._entries.peek(key)
-        if present is not None:
-            self._drop(key, present)
         for label in labels:
             label.keys.add(key)
         self._entries.insert(key, _Entry(Response(response.value, cached=True), labels, size, until_ns, expires_ns))
@@ -325,7 +322,7 @@ class Cache:
                 continue
             key = keys.pop()
             entry = self._entries.peek(key)
-            if entry is not None and not _is_current(entry.labels):  # it may have been filled anew since
+            if entry is not None:  # still the stale one: an entry that is dropped leaves the keys of all its labels
                 self._drop(key, entry)
             if most is not None:
                 most -= 1

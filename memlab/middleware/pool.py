@@ -40,7 +40,7 @@ class Pool:
 
     def has_room(self) -> bool:
         """Return whether a group that came now would not have to wait."""
-        return self._in_use < self._limit and not self._line
+        return self._in_use < self._limit  # then nobody stands in line either
 
     async def admit(self, inner: GroupHandler, requests: Sequence[Request]) -> list[Outcome]:
         """Execute a group when there is a place for it."""
@@ -97,6 +97,8 @@ class Pool:
         finally:
             timer.cancel()
             self._waiting -= 1
+            while self._line and self._line[0].done():  # else the line grows while places stay taken
+                self._line.popleft()
         if given:
             self._wait_ns += self._clock.monotonic_ns() - started
         return given

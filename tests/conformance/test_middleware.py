@@ -233,7 +233,7 @@ def conforms(chain_over: Build, program: Sequence[Sequence[Step]], seed: int) ->
 
 @pytest.mark.parametrize("name", CHAINS)
 @given(program=PROGRAMS, seed=SEEDS)
-@settings(max_examples=30)
+@settings(max_examples=20)
 def test_a_chain_answers_as_the_bare_engine(name, program, seed):
     """Whatever callers do at once, and whoever is cancelled, every outcome is one that the bare engine gives."""
     conforms(CHAINS[name], program, seed)

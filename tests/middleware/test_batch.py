@@ -135,6 +135,23 @@ def test_a_half_full_group_does_not_stand_in_the_line_of_the_pool():
     assert places.statistics()["max_waiting"] == 0
 
 
+def test_a_lane_that_was_held_up_by_the_pool_keeps_its_window():
+    """When a place is free again, who has waited for the window goes, whatever else is in flight."""
+    clock = ManualClock()
+    engine = Timed(clock)
+    handle = chain(engine.run, seam=batch(BatchSettings(window_ms=2.0), clock), inside=[pool(PoolSettings(limit=2), clock)])
+
+    async def main():
+        calls = []
+        for at_ms, keys in ((1, "a"), (2, "b"), (5, "c"), (12, "d")):
+            await asyncio.sleep(at_ms / 1e3 - clock.monotonic_ns() / 1e9)
+            calls += [asyncio.ensure_future(handle(read(key))) for key in keys]
+        await asyncio.gather(*calls)
+
+    run(main(), clock)
+    assert [(round(at), keys) for at, keys in engine.groups] == [(1, "a"), (4, "b"), (11, "c"), (14, "d")]
+
+
 def test_the_answer_says_how_many_travelled():
     """Response.batch_size is the number of calls executed together."""
 

@@ -84,6 +84,27 @@ def test_who_waits_too_long_is_refused():
     run(main(), clock)
 
 
+def test_the_line_does_not_grow_while_places_stay_taken():
+    """Those who were refused, or left, are out of the line even if no place ever becomes free."""
+
+    async def main():
+        gate, places = Gate(), pool(PoolSettings(limit=1, acquire_timeout_s=1.0))
+        handle = places(gate.run)
+        holder = asyncio.ensure_future(handle([note("a")]))
+        await hops(2)
+        for _ in range(20):
+            tasks = [asyncio.ensure_future(handle([note("b")])) for _ in range(3)]
+            await hops(2)
+            tasks[1].cancel()
+            await asyncio.wait(tasks)
+        assert len(places._line) == 0
+        assert places.statistics() | {"waiting": 0, "refused": 40, "in_use": 1} == places.statistics()
+        gate.open()
+        await holder
+
+    run(main())
+
+
 def test_who_is_cancelled_in_line_frees_his_place():
     """A waiting group that is cancelled leaves the line; one that is cancelled in the moment it is let in passes the place on."""
 
