@@ -549,9 +549,9 @@ def markdown(report: Mapping[str, Any]) -> str:
     lines = [
         f"# Speed at {report['memories']:,} memories × {report['dimension']} dimensions",
         "",
-        f"{report['started']}, {where['cpu']}, {where['cores']} cores, {where['os']}, {where['python']}. Medians of {report['calls']} calls "
-        f"or of 5 blocks of {report['seconds']:g} s; engine and floor take turns; seed {report['seed']}. Vectors: a seeded latent-topic "
-        "model as hard for inverted lists as real sentence vectors (`memlab/workload/latent.py`).",
+        f"{report['started']}, {where['cpu']}, {where['cores']} cores, {where['os']}, {where['python']}. Medians of "
+        f"{report['calls']} calls or of 5 blocks of {report['seconds']:g} s; engine and floor take turns; seed {report['seed']}. "
+        "Vectors: a seeded latent-topic model as hard for inverted lists as real sentence vectors (`memlab/workload/latent.py`).",
         "",
         "| what | measured | floor | ratio (95 % interval) | reach | met | note |",
         "|---|---:|---:|---:|---|---|---|",
@@ -562,9 +562,8 @@ def markdown(report: Mapping[str, Any]) -> str:
         shown = f"{ratio['value']:.2f}{interval}" if ratio.get("value") is not None else ""
         floor = "" if row["floor"] is None else f"{row['floor']:,.4g}"
         met = "yes" if row["met"] else "**no**"
-        lines.append(
-            f"| {row['what']} | {row['measured']:,.4g} {row['unit']} | {floor} | {shown} | {row['reach']} | {met} | {row['note']} |"
-        )
+        measured = f"{row['measured']:,.4g} {row['unit']}"
+        lines.append(" | ".join(("| " + row["what"], measured, floor, shown, row["reach"], met, row["note"] + " |")))
     return "\n".join(lines) + "\n"
 
 

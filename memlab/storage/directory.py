@@ -302,9 +302,8 @@ class Directory:
 
     def _values(self, column: str, positions: np.ndarray) -> np.ndarray:
         values = self.column(column)
-        if len(positions) == len(values):
-            return values  # every position: no gather
-        return values[positions]
+        gathered: np.ndarray = values if len(positions) == len(values) else values[positions]
+        return gathered
 
     @staticmethod
     def _conditions(filter: Filter, now: int | None) -> Iterable[tuple[str, Callable[[np.ndarray], np.ndarray]]]:

@@ -31,7 +31,7 @@ def latent_vectors(
     )
     asked = points[chance.integers(0, count, queries)] + ASIDE * chance.standard_normal((queries, LATENT))
 
-    def mapped(latent: npt.NDArray[np.float64]) -> Vectors:
+    def mapped(latent: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
         vectors = latent.astype(np.float32) @ out + noise * chance.standard_normal((len(latent), dimension), dtype=np.float32)
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
