@@ -29,7 +29,17 @@ import tantivy
 from memlab.errors import MemlabError, internal, validation
 from memlab.settings import StorageSettings
 from memlab.storage.analysis import Document, analyse, scope_of, session_of, split, stem
-from memlab.storage.manifest import NAME, FileDigest, Manifest, Stale, digest, read_manifest, sync_folder, write_manifest
+from memlab.storage.manifest import (
+    NAME,
+    FileDigest,
+    Manifest,
+    Stale,
+    check_files,
+    digest,
+    read_manifest,
+    sync_folder,
+    write_manifest,
+)
 from memlab.storage.tail import Field, Tail, Term
 
 Found = tuple[np.ndarray, np.ndarray]
@@ -129,13 +139,7 @@ class TextIndex:
             Stale: missing, damaged, or another database's.
         """
         manifest = read_manifest(folder, index="text", database_id=database_id)
-        for name, expected in manifest.files.items():
-            try:
-                found = digest(folder / name)
-            except OSError as error:
-                raise Stale("missing", f"{name} of the text index cannot be read: {error.strerror}") from error
-            if found != expected:
-                raise Stale("damaged", f"{name} of the text index does not match its digest")
+        check_files(folder, manifest)
         try:
             index = cls(
                 folder,
