@@ -111,6 +111,13 @@ def opening(error: BaseException, path: Path) -> MemlabError:
         return permission("access", f"{path} may not be read and written by this user")
     if "wal does not match" in text:
         return internal("damaged", f"{path}.wal belongs to another database than {path}: move it away or restore a backup")
+    if "replaying wal" in text:
+        return _broke(
+            error,
+            "damaged",
+            f"the log {path}.wal cannot be read; nothing was changed: restore a backup, or move the log away to go on without "
+            f"the transactions in it",
+        )
     if "corrupt" in text or "could not read enough bytes" in text:
         return _broke(error, "damaged", f"{path} is damaged: restore a backup")
     return mapped(error)

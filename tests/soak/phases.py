@@ -1,0 +1,3 @@
+"""What the database is doing, as one byte that outlives the process."""
+
+STARTING, OPENING, WRITING, COMMITTING, CHECKPOINTING = range(5)
