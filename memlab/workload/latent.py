@@ -33,6 +33,7 @@ def latent_vectors(
 
     def mapped(latent: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
         vectors = latent.astype(np.float32) @ out + noise * chance.standard_normal((len(latent), dimension), dtype=np.float32)
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors
 
     return mapped(points), mapped(asked)
