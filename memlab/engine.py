@@ -237,5 +237,6 @@ def _check_key(operation: str, reads: bool, key: object) -> None:
 
 def _nanoseconds(seconds: object) -> int:
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < 1e9:
-        raise validation("deadline", f"deadline_s = {seconds!r}; give seconds above 0")
+        shown = f"{seconds:g}" if isinstance(seconds, float) else f"a {type(seconds).__name__}"
+        raise validation("deadline", f"deadline_s is {shown}; give a number of seconds above 0 and below 1e9")
     return int(seconds * 1e9)

@@ -23,7 +23,7 @@ from msgspec import UNSET, Meta
 from msgspec.structs import astuple, force_setattr
 
 from memlab.errors import MemlabError, nearest, validation
-from memlab.operations.parameters import ID_PATTERN, MAX_DIMENSION, MAX_JSON_BYTES, MAX_JSON_DEPTH, PATTERN_TEXTS
+from memlab.operations.parameters import MAX_DIMENSION, MAX_JSON_BYTES, MAX_JSON_DEPTH, PATTERN_TEXTS
 from memlab.storage.demands import Plan
 from memlab.values import freeze
 
@@ -128,7 +128,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         """
         try:
             parameters = msgspec.convert(given, self.parameters_type, strict=True, dec_hook=_decode)
-        except (msgspec.ValidationError, RecursionError) as error:
+        except (msgspec.ValidationError, UnicodeError, RecursionError) as error:
             parameters = self._convert_again(given, error)
         for name, check in self.checks:
             value = getattr(parameters, name)
@@ -150,9 +150,11 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             if any(isinstance(value, np.generic) for value in given.values()):
                 try:
                     return msgspec.convert(plain, self.parameters_type, strict=True, dec_hook=_decode)
-                except (msgspec.ValidationError, RecursionError) as second:
+                except (msgspec.ValidationError, UnicodeError, RecursionError) as second:
                     error = second
-        raise self._refusal(plain, str(error)) from None
+        # msgspec encodes names and words that it compares, and says nothing of where one of them cannot be encoded.
+        says = "a name or a word is not valid Unicode" if isinstance(error, UnicodeError) else str(error)
+        raise self._refusal(plain, says) from None
 
     def _refusal(self, given: Any, text: str) -> MemlabError:
         """Return one clear error of what msgspec says: which parameter, what was given, what fits."""
@@ -184,7 +186,9 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             )
         name = re.split(r"[.\[]", path)[0]
         value = given.get(name)
-        shown = f" = {_short(repr(value))}" if isinstance(value, (bool, int, float, type(None))) and path == name else ""
+        # Numbers alone are shown: text may be a secret. Python refuses to write out integers of thousands of digits.
+        is_short = value is None or isinstance(value, float) or (isinstance(value, int) and value.bit_length() <= 64)
+        shown = f" = {value!r}" if is_short and path == name else ""
         reason, says = self._complaint(what, name, value if path == name else None)
         return validation(reason, f"{self.name}: {path or 'parameters'}{shown}: {says}", operation=self.name, parameter=name)
 
@@ -469,8 +473,7 @@ def _check_of(hint: Any) -> Check | None:
     """
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        plain = any(isinstance(one, Meta) and one.pattern == ID_PATTERN for one in arguments[1:])
-        return None if plain else _check_of(arguments[0])
+        return _check_of(arguments[0])
     if origin in (Union, types.UnionType):
         return next((check for part in arguments if (check := _check_of(part)) is not None), None)
     if hint is str:
@@ -489,6 +492,8 @@ def _check_of(hint: Any) -> Check | None:
 
 
 def _text(value: str) -> str:
+    if type(value) is not str:  # NumPy's text is text, and JSON cannot be made of it
+        value = str.__str__(value)
     if not value.isascii():
         try:
             value.encode()

@@ -161,7 +161,10 @@ REFUSED = [
     ("episodic.recall", {"query": "a\ud800"}, "bounds", "lone surrogate"),
     ("episodic.recall", {"query": "a", "limit": 0}, "bounds", "limit = 0: expected `int` >= 1"),
     ("episodic.recall", {"query": "a", "limit": 201}, "bounds", "limit = 201"),
-    ("episodic.recall", {"query": "a", "limit": 2**70}, "bounds", "limit"),
+    ("episodic.recall", {"query": "a", "limit": 2**70}, "bounds", "limit: "),
+    ("episodic.recall", {"query": "a", "limit": 10**5_000}, "bounds", "limit: "),
+    ("episodic.recall", {"query": "a", "mode": "\ud800"}, "type", "not valid Unicode"),
+    ("episodic.recall", {"query": "a", "\ud800": 1}, "unknown_parameter", "no parameter '\\ud800'"),
     ("episodic.recall", {"query": "a", "limit": True}, "type", "limit = True"),
     ("episodic.recall", {"query": "a", "limit": 2.0}, "type", "limit = 2.0"),
     ("episodic.recall", {"query": "a", "limit": "2"}, "type", "limit"),
@@ -309,7 +312,8 @@ def test_numbers_of_numpy_are_numbers():
     """Notebooks are full of NumPy scalars; they count as the numbers that they are."""
     known = lookup("episodic.recall").validate({"query": np.str_("a"), "limit": np.int64(3), "min_confidence": np.float32(0.5)})
     assert (known.query, known.limit, known.min_confidence) == ("a", 3, 0.5)
-    assert type(known.limit) is int
+    assert (type(known.limit), type(known.query)) == (int, str)
+    assert type(lookup("episodic.forget").validate({"ids": [np.str_("ep_1")]}).ids[0]) is str
 
 
 def test_tables_come_out_as_copies():

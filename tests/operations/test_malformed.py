@@ -1,0 +1,323 @@
+"""Thousands of inputs that no caller should send: each gets an answer or one clear refusal, and a refusal changes nothing."""
+
+from __future__ import annotations
+
+import decimal
+import random
+import uuid
+from collections import Counter
+from datetime import UTC, date, datetime, timedelta, timezone
+from typing import Any
+
+import numpy as np
+import pytest
+
+from memlab.embedders import HashingEmbedder
+from memlab.errors import ErrorType, MemlabError
+from memlab.memory import Memory
+from memlab.operations import Examples, operations
+from memlab.operations.parameters import MAX_JSON_BYTES, MAX_TEXT
+
+DIMENSION = 32
+
+
+def nested(depth: int, wrap: Any) -> Any:
+    """Return something nested *depth* times."""
+    value: Any = 1
+    for _ in range(depth):
+        value = wrap(value)
+    return value
+
+
+def endless() -> dict[str, Any]:
+    """Return a table that holds itself."""
+    table: dict[str, Any] = {}
+    table["a"] = table
+    return table
+
+
+class Surprise:
+    """A thing that raises where it is looked into."""
+
+    def __repr__(self) -> str:
+        return "surprise"
+
+    def __len__(self) -> int:
+        raise RuntimeError("surprise")
+
+    def __iter__(self) -> Any:
+        raise RuntimeError("surprise")
+
+
+TEXTS = [
+    "",
+    " ",
+    "\n\t",
+    "a",
+    "a" * (MAX_TEXT - 1),
+    "a" * MAX_TEXT,
+    "a" * (MAX_TEXT + 1),
+    "😀" * MAX_TEXT,
+    "x " * 5_000,
+    "\ud800",
+    "a\udfff",
+    "\x00",
+    "tea\x00coffee",
+    "\u202etxt.exe",
+    "é",
+    "e\u0301",
+    "\ufeff",
+    "\u2028",
+    "'; DROP TABLE memories; --",
+    "' OR '1'='1",
+    '" OR session <> "',
+    "%' ESCAPE '_",
+    "$1",
+    "?",
+    "{}",
+    "<script>alert(1)</script>",
+    '=cmd|"/c calc"!A1',
+    'x\r\n{"level": "error"}',
+    "\x1b[31mred",
+    "content:tea AND session:0",
+    "tea*",
+    '"unclosed',
+    "(((",
+    "tea^1000000000",
+    "[a TO z]",
+    "AND OR NOT",
+    "../../etc/passwd",
+    "ep_1",
+    "ep_ffffffffffffffffffffffff00000000",
+    "ep_-1",
+    "ep_0x1_00000000",
+    "sm_00000000",
+    "default",
+    "2026-13-01T00:00:00Z",
+    "0001-01-01T00:00:00+14:00",
+    "9999-12-31T23:59:59-14:00",
+    "2026-01-01",
+    "2026-01-01T00:00:00Z",
+    "1969-12-31T23:59:59.999999Z",
+    "NaN",
+    "-1",
+    "null",
+    "true",
+    np.str_("tea"),
+]
+NUMBERS = [0, -1, 1, 2, 200, 201, 500, 501, 10_000, 10_001, 2**31, 2**63 - 1, 2**63, -(2**63) - 1, 10**60, 10**5_000, True, False]
+FLOATS = [
+    0.0,
+    -0.0,
+    1.0,
+    1.0000001,
+    -1e-300,
+    5e-324,
+    1e308,
+    float("nan"),
+    float("inf"),
+    float("-inf"),
+    np.float64("nan"),
+    np.int8(-1),
+]
+TIMES = [
+    datetime(2026, 1, 1),  # noqa: DTZ001
+    datetime(2026, 1, 1, tzinfo=UTC),
+    datetime.max.replace(tzinfo=timezone(timedelta(hours=-14))),
+    datetime.min.replace(tzinfo=timezone(timedelta(hours=14))),
+    datetime.max.replace(tzinfo=UTC),
+    datetime.min.replace(tzinfo=UTC),
+    date(2026, 1, 1),
+    timedelta(days=1),
+    np.datetime64("2026-01-01"),
+    np.datetime64("NaT"),
+]
+VECTORS = [
+    np.ones(DIMENSION),
+    np.ones(DIMENSION + 1),
+    np.ones(DIMENSION - 1, np.float32),
+    np.zeros(DIMENSION),
+    np.full(DIMENSION, np.nan),
+    np.full(DIMENSION, np.inf),
+    np.full(DIMENSION, 1e300),
+    np.full(DIMENSION, 1e-300),
+    np.ones((2, DIMENSION)),
+    np.ones(()),
+    np.array([], np.float32),
+    np.array([None] * DIMENSION),
+    np.array(["a"] * DIMENSION),
+    np.ones(DIMENSION, complex),
+    np.ones(DIMENSION, bool),
+    np.ones(DIMENSION, np.int8),
+    np.ones(DIMENSION, [("a", float)]),
+    np.ones(100_000),
+    [0.5] * DIMENSION,
+    [10**400] * DIMENSION,
+    [[1.0], 2.0],
+    ["1.0"] * DIMENSION,
+]
+THINGS = [
+    None,
+    b"tea",
+    bytearray(b"tea"),
+    [],
+    (),
+    {},
+    set(),
+    frozenset({"a"}),
+    [None],
+    [[]],
+    ["a"] * 65,
+    ["a"] * 10_001,
+    [""],
+    ["a\nb"],
+    ["\ud800"],
+    [1],
+    "a,b",
+    {"a": 1},
+    {1: 2},
+    {None: 1},
+    {"a": float("nan")},
+    {"a": {1, 2}},
+    {"a": b"x"},
+    {"a": "\ud800"},
+    {"\ud800": 1},
+    {"a": 2**70},
+    {"a": "x" * MAX_JSON_BYTES},
+    {"a": ["x"] * 9_000},
+    {str(place): place for place in range(300)},
+    {"a": nested(7, lambda inner: [inner])},
+    {"a": nested(9, lambda inner: {"a": inner})},
+    {"a": nested(100_000, lambda inner: [inner])},
+    endless(),
+    object(),
+    object,
+    print,
+    iter("ab"),
+    Surprise(),
+    decimal.Decimal(1),
+    uuid.UUID(int=1),
+    range(3),
+    memoryview(b"a"),
+    Exception("a"),
+    ...,
+]
+HOSTILE = [*TEXTS, *NUMBERS, *FLOATS, *TIMES, *VECTORS, *THINGS]
+
+
+def malformed(chance: random.Random, given: dict[Any, Any]) -> Any:
+    """Return parameters that differ from right ones in one or two places."""
+    for _ in range(chance.choice([1, 1, 1, 2])):
+        names = list(given)
+        match chance.randrange(8):
+            case 0:
+                given[chance.choice([*TEXTS, 1, None, ("a",), 2.5])] = chance.choice(HOSTILE)
+            case 1 if names:
+                del given[chance.choice(names)]
+            case 2 if chance.random() < 0.2:
+                return chance.choice(HOSTILE)
+            case 3:
+                lists = [name for name in names if isinstance(given[name], list) and given[name]]
+                if lists:
+                    items = given[chance.choice(lists)]
+                    place = chance.randrange(len(items))
+                    items[place] = malformed(chance, items[place]) if isinstance(items[place], dict) else chance.choice(HOSTILE)
+            case _ if names:
+                given[chance.choice(names)] = chance.choice(HOSTILE)
+    return given
+
+
+OPTIONAL = ["tags", "topics", "match", "since", "until", "min_confidence", "mode", "order", "cursor", "kind", "context", "source"]
+OPTIONAL += [
+    "expires_at",
+    "occurred_at",
+    "embedding",
+    "query_embedding",
+    "below_confidence",
+    "older_than",
+    "limit",
+    "dry_run",
+    "ids",
+]
+OPTIONAL += [
+    "version",
+    "fusion",
+    "vector_weight",
+    "text_weight",
+    "min_similarity",
+    "similarity",
+    "on_duplicate",
+    "format",
+    "detail",
+]
+
+
+def inputs(chance: random.Random, memory: Memory, count: int) -> Any:
+    """Yield (operation, parameters, options) of calls that are wrong somewhere, or hostile and still right."""
+    declared = [one for one in operations() if one.name != "session.delete"]
+    event, fact = memory.episodic.remember("tea in the garden"), memory.semantic.store("tea is a drink")
+    for _ in range(count):
+        one = chance.choice(declared)
+        known = Examples(
+            ids={"episodic": [event.id], "semantic": [fact.id]},
+            contents=["tea in the garden"],
+            dimension=chance.choice([0, DIMENSION]),
+        )
+        given = one.example(chance, known)
+        taken = [name for name in OPTIONAL if name in one.parameters_type.__struct_fields__]
+        if taken and chance.random() < 0.5:
+            given[chance.choice(taken)] = chance.choice(HOSTILE)
+        options: dict[str, Any] = {}
+        if chance.random() < 0.05:
+            options[chance.choice(["session", "idempotency_key", "deadline_s"])] = chance.choice(HOSTILE)
+        yield one, malformed(chance, given), options
+
+
+def refused(memory: Memory, name: str, given: Any, options: dict[str, Any]) -> MemlabError | None:
+    """Return what a call is refused with, or None where it is answered."""
+    try:
+        memory.call(name, given, **options)
+    except MemlabError as error:
+        return error
+    return None
+
+
+def check(folder: Any, seed: int, count: int) -> Counter[str]:
+    """Send *count* calls; return how many ended in which way."""
+    ended: Counter[str] = Counter()
+    with Memory.open(folder / "memory.duckdb", {"cache": None}, embedder=HashingEmbedder(DIMENSION)) as memory:
+        state = None
+        for number, (one, given, options) in enumerate(inputs(random.Random(seed), memory, count)):
+            state = state or memory.session.export()
+            error = refused(memory, one.name, given, options)
+            ended["answered" if error is None else error.type] += 1
+            if error is None:
+                state = state if one.reads else None
+                continue
+            shown = f"input {number} of seed {seed} to {one.name}: {error!r}"
+            assert error.type in (ErrorType.VALIDATION, ErrorType.NOT_FOUND), shown
+            assert len(error.text.splitlines()) == 1, shown
+            assert len(error.text) < 1_000, shown
+            assert error.text.isprintable(), shown
+            assert "Traceback" not in error.text, shown
+            assert str(folder) not in error.text, shown
+            assert one.reads or memory.session.export() == state, f"changed something: {shown}"
+        assert memory.episodic.recall("tea in the garden", limit=1)  # and it still answers
+    return ended
+
+
+def test_malformed_inputs_are_refused(tmp_path):
+    """2,000 generated inputs: only VALIDATION and NOT_FOUND, one line each, and no refused write leaves a trace."""
+    ended = check(tmp_path, seed=1, count=2_000)
+    assert ended[ErrorType.VALIDATION] > 1_000
+    assert ended[ErrorType.NOT_FOUND] > 5
+    assert ended["answered"] > 50
+
+
+@pytest.mark.soak
+def test_many_malformed_inputs_are_refused(tmp_path):
+    """20,000 more, from another seed each time."""
+    for seed in range(10):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        check(folder, seed=random.SystemRandom().randrange(2**32), count=2_000)
