@@ -18,7 +18,7 @@ import numpy.typing as npt
 import polars as pl
 
 from memlab.errors import validation
-from memlab.workload.words import DEEDS, LOOKS, NAMES, PLACES, REMARKS, TALK, THINGS, WHEN
+from memlab.workload import words
 
 EVENTS: dict[str, pl.DataType] = {
     "session": pl.String(),
@@ -83,7 +83,7 @@ class Corpus:
         return digest.hexdigest()
 
 
-_TOPICS = list(THINGS)
+_TOPICS = list(words.THINGS)
 _PER_TOPIC = 12
 _SPEAKERS = 4  # in one session
 _TALK_SHARE = 0.25
@@ -139,33 +139,33 @@ class _Session:
     def __init__(self, name: str, size: int, weeks: int, chance: np.random.Generator) -> None:
         self.name = name
         self.size = size
-        cast = chance.choice(len(NAMES), size=_SPEAKERS, replace=False)
+        cast = chance.choice(len(words.NAMES), size=_SPEAKERS, replace=False)
         sitting = _sittings(size, chance)
         self._speaker = cast[chance.integers(_SPEAKERS, size=size)]
         self._topic = chance.integers(len(_TOPICS), size=int(sitting[-1]) + 1)[sitting]
         self._talks = chance.random(size) < _TALK_SHARE
         # The place among all (speaker, deed, look, thing); drawn without repetition as long as a topic's suffice.
-        self._place = chance.integers(len(PLACES), size=size)
-        self._when = chance.integers(len(WHEN), size=size)
-        self._with = chance.integers(len(REMARKS), size=size)
+        self._place = chance.integers(len(words.PLACES), size=size)
+        self._when = chance.integers(len(words.WHEN), size=size)
+        self._with = chance.integers(len(words.REMARKS), size=size)
         self._form = chance.integers(8, size=size)
         self._deed, self._look, self._thing = self._combinations(chance)
         self._at = _times(sitting, weeks, chance)
 
     def _combinations(self, chance: np.random.Generator) -> tuple[Any, Any, Any]:
         code = np.empty(self.size, dtype=np.int64)
-        combinations = len(DEEDS) * len(LOOKS) * _PER_TOPIC
+        combinations = len(words.DEEDS) * len(words.LOOKS) * _PER_TOPIC
         for topic in range(len(_TOPICS)):
             for speaker in np.unique(self._speaker):
                 rows = np.flatnonzero((self._topic == topic) & (self._speaker == speaker))
                 rounds = -(-len(rows) // combinations)
                 order = np.concatenate([chance.permutation(combinations) for _ in range(rounds)] or [np.empty(0, dtype=np.int64)])
                 code[rows] = order[: len(rows)]
-        return code % len(DEEDS), code // len(DEEDS) % len(LOOKS), code // (len(DEEDS) * len(LOOKS))
+        return code % len(words.DEEDS), code // len(words.DEEDS) % len(words.LOOKS), code // (len(words.DEEDS) * len(words.LOOKS))
 
     def rows(self, start: int, end: int) -> dict[str, Sequence[Any]]:
         topics = [_TOPICS[topic] for topic in self._topic[start:end]]
-        speakers = [NAMES[speaker] for speaker in self._speaker[start:end]]
+        speakers = [words.NAMES[speaker] for speaker in self._speaker[start:end]]
         return {
             "session": [self.name] * (end - start),
             "content": [self._tell(row) for row in range(start, end)],
@@ -175,13 +175,13 @@ class _Session:
         }
 
     def _tell(self, row: int) -> str:
-        speaker, place, when = NAMES[self._speaker[row]], PLACES[self._place[row]], WHEN[self._when[row]]
+        speaker, place, when = words.NAMES[self._speaker[row]], words.PLACES[self._place[row]], words.WHEN[self._when[row]]
         if self._talks[row]:
-            topic, remark = _TOPICS[self._topic[row]], REMARKS[self._with[row]]
-            return f"{speaker}: {TALK[self._form[row]].format(when=when, place=place, topic=topic, remark=remark)}"
-        past = DEEDS[self._deed[row]][0]
-        thing = f"{LOOKS[self._look[row]]} {THINGS[_TOPICS[self._topic[row]]][self._thing[row]]}"
-        remark = REMARKS[self._with[row]]
+            topic, remark = _TOPICS[self._topic[row]], words.REMARKS[self._with[row]]
+            return f"{speaker}: {words.TALK[self._form[row]].format(when=when, place=place, topic=topic, remark=remark)}"
+        past = words.DEEDS[self._deed[row]][0]
+        thing = f"{words.LOOKS[self._look[row]]} {words.THINGS[_TOPICS[self._topic[row]]][self._thing[row]]}"
+        remark = words.REMARKS[self._with[row]]
         match self._form[row] % 4:
             case 0:
                 return f"{speaker}: {when[0].upper()}{when[1:]} I {past} the {thing} at {place}; {remark}."
@@ -195,7 +195,7 @@ class _Session:
     def questions(self, end: int, start: int) -> list[tuple[str, str, str, list[int]]]:
         """Return every question that the first *end* events answer; *start* is added to the rows of the evidence."""
         rows = np.flatnonzero(~self._talks[:end])
-        code = ((self._speaker * len(_TOPICS) + self._topic) * len(DEEDS) + self._deed) * len(LOOKS) + self._look
+        code = ((self._speaker * len(_TOPICS) + self._topic) * len(words.DEEDS) + self._deed) * len(words.LOOKS) + self._look
         code = (code * _PER_TOPIC + self._thing)[rows]
         evidence: dict[int, list[int]] = {}
         for row, key in zip(rows.tolist(), code.tolist(), strict=True):
@@ -204,14 +204,14 @@ class _Session:
 
     def _ask(self, told: list[int], start: int) -> tuple[str, str, str, list[int]]:
         row = told[0]
-        name, (past, verb) = NAMES[self._speaker[row]], DEEDS[self._deed[row]]
-        thing = f"{LOOKS[self._look[row]]} {THINGS[_TOPICS[self._topic[row]]][self._thing[row]]}"
+        name, (past, verb) = words.NAMES[self._speaker[row]], words.DEEDS[self._deed[row]]
+        thing = f"{words.LOOKS[self._look[row]]} {words.THINGS[_TOPICS[self._topic[row]]][self._thing[row]]}"
         asked = (
             f"Where did {name} {verb} the {thing}?",
             f"At which place was it that {name} {past} the {thing}?",
             f"{name} {past} a {thing}: where was that?",
         )[self._form[row] % 3]
-        answer = "; ".join(dict.fromkeys(PLACES[self._place[other]] for other in told))
+        answer = "; ".join(dict.fromkeys(words.PLACES[self._place[other]] for other in told))
         return self.name, asked, answer, [start + other for other in told]
 
 

@@ -141,7 +141,7 @@ def _questions(asked: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
     evidence = (
         numbered.select("question", "conversation", pl.col("evidence").cast(pl.List(pl.String)).alias("turn_id"))
         .explode("turn_id")
-        .join(rows.select("conversation", "turn_id", "row"), on=["conversation", "turn_id"], how="inner")
+        .join(rows.select("conversation", "turn_id", "row"), on=["conversation", "turn_id"], how="inner", maintain_order="left")
         .group_by("question", maintain_order=True)
         .agg(pl.col("row").drop_nulls())
     )
