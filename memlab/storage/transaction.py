@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, TypeAlias
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 
@@ -66,7 +65,7 @@ class Transaction:
                 return self._writer.read(sql, parameters)
             self.changed += 1
             return self._writer.change(sql, parameters)
-        except (duckdb.Error, MemlabError) as error:
+        except Exception as error:
             raise self._failed(error) from error
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> None:
@@ -75,7 +74,7 @@ class Transaction:
         self.changed += 1
         try:
             self._writer.change(sql, parameters)
-        except (duckdb.Error, MemlabError) as error:
+        except Exception as error:
             raise self._failed(error) from error
 
     def flush(self) -> None:
@@ -87,7 +86,7 @@ class Transaction:
                     self._insert_values(table, names, parts)
                 else:
                     self._insert_arrow(table, names, parts)
-        except (duckdb.Error, pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        except Exception as error:  # whatever it was, the rows have left the buffer and are not written
             raise self._failed(error) from error
 
     def _insert_values(self, table: str, names: tuple[str, ...], parts: Sequence[tuple[Column, ...]]) -> None:
@@ -113,9 +112,10 @@ class Transaction:
         """Remember the first failure: DuckDB's COMMIT would pretend to succeed after it."""
         if failures.is_fatal(error):
             self._instance.is_broken = True
-        mapped = failures.invalid(error) if not isinstance(error, (duckdb.Error, MemlabError)) else failures.mapped(error)
-        if self.failure is None:
-            self.failure = mapped
+        # What Arrow and DuckDB's parameters raise for a value of the wrong kind, before the database has seen it.
+        is_value = isinstance(error, (pa.ArrowException, TypeError, ValueError, OverflowError))
+        mapped = failures.invalid(error) if is_value else failures.mapped(error)
+        self.failure = self.failure or mapped
         return mapped
 
 

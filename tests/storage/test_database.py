@@ -202,6 +202,7 @@ def test_the_guard_before_commit_notices_a_spoiled_transaction(database, monkeyp
 
 def test_the_read_back_notices_a_commit_that_wrote_nothing(database, monkeypatch):
     """Were both guards absent, reading the number back from another cursor would still find COMMIT out."""
+    database.transact([insert(0)], nothing)
     commit = Cursor.commit
     lies = [True]
 
@@ -218,12 +219,12 @@ def test_the_read_back_notices_a_commit_that_wrote_nothing(database, monkeypatch
     assert answers == [(1,), (2,)]
     assert database.statistics()["lost_commits"] == 1
     assert published == [[1], [2]]
-    assert stored(database) == [1, 2]
+    assert stored(database) == [0, 1, 2]
     lies.append(True)
     (answer,) = database.transact([insert(3)], nothing)
     assert (answer.type, answer.retryable) == (ErrorType.INTERNAL, True)
-    assert stored(database) == [1, 2]
-    assert database.commit_seq == 2
+    assert stored(database) == [0, 1, 2]
+    assert database.commit_seq == 3
 
 
 def test_publishing_comes_after_commit_and_in_order(database):
@@ -368,6 +369,21 @@ def test_a_memo_lives_as_long_as_its_transaction(database):
 
     database.transact([remembers, remembers, insert(9)], nothing)
     assert seen == [{}, {"here": True}, {}, {}]
+
+
+def test_a_failure_to_write_anothers_rows_cannot_be_hidden(database):
+    """Rows of an earlier member fail in a later member's query, which hides it: nobody is told that they are stored."""
+
+    def wrong(transaction: Transaction) -> None:
+        transaction.insert("memories", rows_of(range(10, 30)) | {"colour": ["red"] * 20})
+
+    bad, hides, good = database.transact(
+        [wrong, lambda transaction: _swallow(lambda: transaction.query("SELECT 1")), insert(1)], nothing
+    )
+    assert isinstance(bad, MemlabError)
+    assert hides is None
+    assert good == (1,)
+    assert stored(database) == [1]
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
