@@ -24,19 +24,17 @@ class Transaction:
 
     Inserted rows wait in memory, so that the rows of a whole group become one columnar INSERT a table; they are written
     before the next query or change, and before COMMIT. A member that queries for itself alone therefore cuts the group's
-    rows in pieces: what all members need (idempotency keys) is best looked up by the first of them, for all, and kept in `memo`.
+    rows in pieces: what all members need (idempotency keys) is best looked up by the first of them, for all.
 
     Attributes:
         changed: grows with every insert and change; 0 means that there is nothing to commit.
         notes: free for the caller: what to publish once it is committed. Holds nothing of members that failed.
-        memo: free for the caller: what members learned, for the members after them. A rerun starts with an empty one.
         failure: the first error inside it; from then on it can only be rolled back.
     """
 
     def __init__(self, instance: Instance) -> None:
         self.changed = 0
         self.notes: list[Any] = []
-        self.memo: dict[Any, Any] = {}
         self.failure: MemlabError | None = None
         self._instance = instance
         self._writer = instance.writer
