@@ -128,7 +128,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         """
         try:
             parameters = msgspec.convert(given, self.parameters_type, strict=True, dec_hook=_decode)
-        except (msgspec.ValidationError, UnicodeError, RecursionError) as error:
+        except Exception as error:  # noqa: BLE001  an object given may raise anything when it is looked into
             parameters = self._convert_again(given, error)
         for name, check in self.checks:
             value = getattr(parameters, name)
@@ -150,10 +150,14 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             if any(isinstance(value, np.generic) for value in given.values()):
                 try:
                     return msgspec.convert(plain, self.parameters_type, strict=True, dec_hook=_decode)
-                except (msgspec.ValidationError, UnicodeError, RecursionError) as second:
+                except Exception as second:  # noqa: BLE001  as above
                     error = second
-        # msgspec encodes names and words that it compares, and says nothing of where one of them cannot be encoded.
-        says = "a name or a word is not valid Unicode" if isinstance(error, UnicodeError) else str(error)
+        if isinstance(error, msgspec.ValidationError):
+            says = str(error)
+        elif isinstance(error, UnicodeError):  # of a name or a word that msgspec compares; it does not say where
+            says = "a name or a word is not valid Unicode"
+        else:
+            says = "something in them cannot be read as text, numbers, times, lists and tables"
         raise self._refusal(plain, says) from None
 
     def _refusal(self, given: Any, text: str) -> MemlabError:

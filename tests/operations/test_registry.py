@@ -221,6 +221,7 @@ REFUSED = [
     ("episodic.bulk_remember", {"events": [{"content": "a", "tgs": []}]}, "unknown_parameter", "events[0] has no field 'tgs'"),
     ("episodic.bulk_remember", {"events": [{"content": "a\ud800"}]}, "bounds", "events holds one whose content"),
     ("episodic.bulk_remember", {"events": [{"content": "a", "embedding": [0]}]}, "vector", "events[0].embedding: a vector"),
+    ("episodic.bulk_remember", {"events": [np.datetime64("2026-01-01")]}, "missing_parameter", "in events[0]"),
     ("episodic.bulk_remember", {"events": [{"content": "a"}] * 10_001}, "bounds", "10000"),
     ("episodic.bulk_remember", {"events": [{"content": "a"}], "on_duplicate": "drop"}, "bounds", "keep, skip, error"),
 ]
@@ -238,7 +239,7 @@ def test_what_does_not_fit_is_refused(name, given, reason, says):
     assert "\n" not in caught.value.text
 
 
-@pytest.mark.parametrize("given", [None, [], "query", 5, [("query", "a")]])
+@pytest.mark.parametrize("given", [None, [], "query", 5, [("query", "a")], np.datetime64("2026-01-01")])
 def test_parameters_are_a_table(given):
     """Anything but a table of names and values is refused in one line."""
     with pytest.raises(MemlabError, match="parameters are a table") as caught:
