@@ -75,7 +75,7 @@ class CacheSettings(_Section):
     policy: Literal["lru", "w_tinylfu"] = "lru"
     max_entries: Positive = 4096
     max_bytes: Annotated[int, Meta(ge=1024)] | None = 64 * 1024 * 1024
-    ttl_s: Annotated[float, Meta(gt=0.0)] | None = None
+    ttl_s: Annotated[float, Meta(gt=0.0, le=1e9)] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,6 +143,7 @@ class StorageSettings(_Section):
         text_tail: memories searched in memory until the text index takes them in.
         checkpoint_bytes: size of the write-ahead log from which it is folded into the database file.
         memory_limit_bytes: DuckDB's bound on its buffers.
+        keys_kept_days: idempotency keys older than this are forgotten when the database is opened.
         min_free_bytes: free disk space below which writes are refused and reads go on.
     """
 
@@ -150,6 +151,7 @@ class StorageSettings(_Section):
     text_tail: Annotated[int, Meta(ge=0, le=100_000)] = 2_000
     checkpoint_bytes: Annotated[int, Meta(ge=1 << 16)] = 256 << 20
     memory_limit_bytes: Annotated[int, Meta(ge=128 << 20)] = 1 << 30
+    keys_kept_days: Annotated[int, Meta(ge=1, le=36_500)] = 30
     min_free_bytes: Annotated[int, Meta(ge=0)] = 64 << 20
 
 
@@ -274,6 +276,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
             values = tomllib.load(file)
     except FileNotFoundError:
         raise validation("settings", f"no settings file '{path}'; give a TOML file with a [settings] table") from None
+    except OSError as error:
+        raise validation("settings", f"settings file '{path}' cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise validation("settings", f"settings file '{path}' is not TOML: {error}") from None
     inner = values.get("settings", values)
@@ -285,8 +289,13 @@ def _read_toml(path: Path) -> dict[str, Any]:
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key, text in environment.items():
+        if not key.startswith("MEMLAB_"):
+            continue
         section, separator, name = key.removeprefix("MEMLAB_").lower().partition("__")
-        if not key.startswith("MEMLAB_") or (not separator and section not in _OPTIONAL):
+        if not separator and section not in _OPTIONAL:
+            first, _, rest = section.partition("_")
+            if first in _SECTIONS and rest:
+                raise validation("settings", f"no setting in {key}; did you mean 'MEMLAB_{first.upper()}__{rest.upper()}'?")
             continue
         try:
             value = tomllib.loads(f"value = {text}")["value"]

@@ -93,7 +93,7 @@ class Grown:
         """Append *values*, doubling the room when it runs out."""
         needed = self.size + len(values)
         if needed > len(self._room):
-            room = np.zeros(max(needed, 2 * len(self._room), 64), self._room.dtype)
+            room = np.zeros(max(needed, 2 * len(self._room), 8), self._room.dtype)
             room[: self.size] = self.view
             self._room = room
         self._room[self.size : needed] = values
@@ -149,16 +149,17 @@ class Directory:
     """Arrays by position, and partitions by session and layer. The caller holds the lock.
 
     Args:
-        load_tags: reads (seq, tag) of one session and layer from the database; called once for a partition, when a tag is
-            first asked for.
+        load_tags: reads seqs and tags of one session and layer from the database, a pair for each tag of a memory, ordered by
+            tag and seq; called once for a partition, when a tag is first asked for.
     """
 
-    def __init__(self, load_tags: Callable[[int, str], Iterable[tuple[int, str]]]) -> None:
+    def __init__(self, load_tags: Callable[[int, str], tuple[np.ndarray, Sequence[str]]]) -> None:
         self._load_tags = load_tags
         self._columns = {name: Grown(np.zeros(0, kind)) for name, kind in _COLUMNS.items()}
         self._partitions: dict[tuple[int, int], Partition] = {}
         self._moved: dict[int, int] = {}
         self.dead = 0
+        self.first_expiry = NEVER  # of any memory; an earlier moment than the first where that one is forgotten
 
     def __len__(self) -> int:
         return self._columns["seq"].size
@@ -176,6 +177,7 @@ class Directory:
         """Fill an empty directory with columns in ascending seq; `alive` false where the database has no such row."""
         for name, values in columns.items():
             self._columns[name] = Grown(np.ascontiguousarray(values, dtype=_COLUMNS[name]))
+        self.look_for_expiry()
         alive = self.column("alive")
         living = np.flatnonzero(alive)
         self.dead = len(alive) - len(living)
@@ -209,6 +211,7 @@ class Directory:
             if entry.origin != entry.seq:
                 self._moved[entry.origin] = entry.seq
         expires = self.column("expires")
+        self.first_expiry = min([self.first_expiry, *(entry.expires for entry in entries)])
         for (session, layer), members in groups.items():
             positions = np.array(members, np.int64)
             partition = self._partition(session, layer)
@@ -217,6 +220,11 @@ class Directory:
                 for position in members:
                     for tag in entries[position - start].tags:
                         _post(partition.postings, tag, [position])
+
+    def look_for_expiry(self) -> None:
+        """Find out when the next memory expires."""
+        living = self.column("expires")[self.column("alive")]
+        self.first_expiry = int(living.min()) if len(living) else NEVER
 
     def drop(self, seqs: Iterable[int]) -> None:
         """Mark memories as forgotten; unknown and already forgotten seqs are passed over."""
@@ -327,12 +335,15 @@ class Directory:
 
     def _tagged(self, partition: Partition, session: int, layer: str, filter: Filter) -> np.ndarray:
         if partition.postings is None:
-            postings: dict[str, list[int]] = {}
-            for seq, tag in self._load_tags(session, layer):
-                position = self.position(seq)
-                if position >= 0:
-                    postings.setdefault(tag, []).append(position)
-            partition.postings = {tag: Grown(np.array(sorted(found), np.int64)) for tag, found in postings.items()}
+            seqs, tags = self._load_tags(session, layer)
+            known = self.column("seq")
+            places = np.minimum(np.searchsorted(known, seqs), max(len(known) - 1, 0))
+            here = known[places] == seqs if len(known) else np.zeros(len(seqs), np.bool_)
+            # A row that was committed and is not in the directory yet comes with its own `add`.
+            names = np.array(tags, dtype=object)[here]
+            starts = np.flatnonzero(np.r_[True, names[1:] != names[:-1]]) if len(names) else np.zeros(0, np.int64)
+            lists = np.split(places[here], starts[1:])
+            partition.postings = {str(names[start]): Grown(found) for start, found in zip(starts, lists, strict=False)}
         empty = np.zeros(0, np.int64)
         lists = [partition.postings[tag].view if tag in partition.postings else empty for tag in dict.fromkeys(filter.tags)]
         if filter.match == "any":

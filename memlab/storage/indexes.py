@@ -7,7 +7,7 @@ again where it is stale, foreign or damaged. Nothing here is needed to reopen a 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import msgspec
@@ -19,7 +19,7 @@ from memlab.errors import MemlabError, not_found
 from memlab.measure import clock
 from memlab.settings import Settings
 from memlab.storage.database import Database, Transaction
-from memlab.storage.directory import Directory, Entry
+from memlab.storage.directory import Directory, Entry, wall_us
 from memlab.storage.locks import ReadWriteLock
 from memlab.storage.manifest import Stale
 from memlab.storage.rows import Rows, Value
@@ -31,6 +31,7 @@ log = structlog.get_logger(__name__)
 
 _IDLE_NS = 250_000_000
 _PATIENCE_NS = 30_000_000_000
+_EXPIRED_AT_ONCE = 5_000
 
 
 class Added(msgspec.Struct, frozen=True):
@@ -87,7 +88,6 @@ class Indexes:
         self._upkeep = ThreadPoolExecutor(1, thread_name_prefix="memlab-upkeep")
         self._rebuilding: Future[None] | None = None
         self._arrived: list[np.ndarray] | None = None  # vectors stored while the index is built again
-        self._purge = False
         self._closed = threading.Event()
         self._changed_ns = clock.monotonic_ns()
         self._load()
@@ -106,6 +106,8 @@ class Indexes:
         self._closed.set()
         self._upkeep.shutdown(wait=True)
         try:
+            if self._purge:
+                self._rebuild("a session was deleted")
             self.save()
         finally:
             self.text.close()
@@ -113,7 +115,7 @@ class Indexes:
     def _load(self) -> None:
         """Read the directory, take the saved indexes where they are valid, catch up, and rebuild what is not."""
         self.codes = dict(self._database.read("SELECT session, code FROM sessions"))
-        ((last_seq, last_code),) = self._database.read("SELECT last_seq, last_code FROM allocation")
+        ((last_seq, last_code, self._purge),) = self._database.read("SELECT last_seq, last_code, purge FROM allocation")
         self.last_code = max([last_code, *self.codes.values()])
         ((top, old),) = self._database.read("SELECT (SELECT max(seq) FROM memories), (SELECT max(seq) FROM versions)")
         self.last_seq = max(last_seq, top or 0, old or 0)
@@ -156,6 +158,8 @@ class Indexes:
         """Raise Stale unless the index covers the database up to its last entry and a sample of its vectors agrees."""
         if not len(indexed):
             return
+        if indexed[-1] > self.last_seq or (np.diff(indexed) <= 0).any():
+            raise Stale("foreign", "it knows memories that the database does not")
         covered = seqs[seqs <= indexed[-1]]
         places = np.minimum(np.searchsorted(indexed, covered), len(indexed) - 1)
         if not np.array_equal(indexed[places], covered):
@@ -178,6 +182,11 @@ class Indexes:
             if len(seqs):
                 log.warning("index_rebuilt", index="text", reason=str(stale), memories=len(seqs))
             text = TextIndex.create(folder, database_id=self._database.id, settings=self._settings.storage)
+        text.retain(seqs)
+        if text.count != int((seqs <= text.covered_seq).sum()):
+            log.warning("index_rebuilt", index="text", reason="it lacks memories that the database holds", memories=len(seqs))
+            text.close()
+            text = TextIndex.create(folder, database_id=self._database.id, settings=self._settings.storage)
         missing = seqs[seqs > text.covered_seq]
         if len(missing):
             log.info("index_caught_up", index="text", memories=len(missing))
@@ -189,68 +198,106 @@ class Indexes:
             )
         return text
 
-    def _load_tags(self, session: int, layer: str) -> Iterable[tuple[int, str]]:
-        return self._database.read(
-            "SELECT seq, unnest(list_distinct(tags)) FROM memories WHERE session = ? AND layer = ?", [session, layer]
+    def _load_tags(self, session: int, layer: str) -> tuple[np.ndarray, list[str]]:
+        table = self._database.read_arrow(
+            "SELECT seq, unnest(list_distinct(tags)) AS tag FROM memories WHERE session = ? AND layer = ? ORDER BY tag, seq",
+            [session, layer],
         )
+        return table.column("seq").to_numpy(), table.column("tag").to_pylist()
 
     def maintain(self) -> None:
-        """Start in the background what is due: a rebuild of the vector index, the purge after a deleted session."""
+        """Start in the background what is due: forgetting the expired, a rebuild of the vector index, a purge."""
         with self.lock.reading():
-            reason = "a session was deleted" if self._purge else self.vectors.stale(self.directory.dead)
-        if reason is None or self._closed.is_set() or (self._rebuilding is not None and not self._rebuilding.done()):
+            reason = self._due()
+            expired = self.directory.first_expiry <= wall_us()
+        if self._closed.is_set() or (self._rebuilding is not None and not self._rebuilding.done()):
             return
-        purge, self._purge = self._purge, False
-        self._rebuilding = self._upkeep.submit(self._rebuild_when_idle, reason, purge)
+        if expired:
+            self._rebuilding = self._upkeep.submit(self._forget_expired)
+        elif reason is not None:
+            self._rebuilding = self._upkeep.submit(self._rebuild_when_idle, reason)
+
+    def _due(self) -> str | None:
+        return "a session was deleted" if self._purge else self.vectors.stale(self.directory.dead)
+
+    def _forget_expired(self) -> None:
+        """Delete memories past their time, some thousands in a transaction; no read has shown them since."""
+        with self.lock.reading():
+            expired = np.flatnonzero(self.directory.column("alive") & (self.directory.column("expires") <= wall_us()))
+            seqs = self.directory.column("seq")[expired[:_EXPIRED_AT_ONCE]].tolist()
+            origins = self.directory.column("origin")[expired[:_EXPIRED_AT_ONCE]].tolist()
+            if not seqs:
+                self.directory.look_for_expiry()
+                return
+
+        def forget(transaction: Transaction) -> None:
+            transaction.execute("DELETE FROM memories WHERE seq IN (SELECT unnest(?))", [seqs])
+            transaction.execute("DELETE FROM versions WHERE origin IN (SELECT unnest(?))", [origins])
+            transaction.execute("UPDATE allocation SET last_seq = ?", [self.last_seq])
+            transaction.notes.append(Dropped(seqs))
+
+        (failure,) = self._database.transact([forget], self.publish)
+        if failure is not None:
+            log.warning("expired_not_forgotten", reason=str(failure), memories=len(seqs))
+            return
+        with self.lock.writing():
+            self.directory.look_for_expiry()
 
     def rebuild(self, reason: str = "asked for") -> None:
         """Build the vector index anew without the forgotten, and wait for it."""
-        self._upkeep.submit(self._rebuild, reason, False).result()
+        self._upkeep.submit(self._rebuild, reason).result()
 
-    def _rebuild_when_idle(self, reason: str, purge: bool) -> None:
+    def _rebuild_when_idle(self, reason: str) -> None:
         """Let a burst of writes end first, within bounds: training would take the processors that a bulk load needs."""
         patience = clock.monotonic_ns() + _PATIENCE_NS
         while min(self._changed_ns + _IDLE_NS, patience) > clock.monotonic_ns():
-            if self._closed.wait(_IDLE_NS / 2e9) and not purge:
-                return  # what is due will be due at the next opening's first write
-        self._rebuild(reason, purge)
-
-    def _rebuild(self, reason: str, purge: bool) -> None:
+            if self._closed.wait(_IDLE_NS / 2e9):
+                return  # a purge is done on closing; what else is due will be due at the next opening
         try:
-            with self.lock.writing():
-                living = np.flatnonzero(self.directory.column("alive"))
-                size = len(self.directory)
-                self._arrived = []
+            self._rebuild(reason)
+        except Exception:
+            log.exception("rebuild_failed", index="vectors", reason=reason)
+
+    def _rebuild(self, reason: str) -> None:
+        purge = self._purge
+        with self.lock.writing():
+            living = np.flatnonzero(self.directory.column("alive"))
+            size = len(self.directory)
+            self._arrived = []
+        try:
             if self.vectors.exact:
                 with self.lock.reading():
                     matrix = self.vectors.vectors(living)
             else:
-                known, stored = self.stored_vectors(self.directory.column("seq")[living].tolist())
+                known, matrix = self.stored_vectors(self.directory.column("seq")[living].tolist())
                 living = living[np.isin(self.directory.column("seq")[living], known)]
-                matrix = stored
-            built = (
-                VectorIndex.build(matrix, self._settings.index)
-                if len(living)
-                else VectorIndex(self._dimension, self._settings.index)
-            )
+            if len(living):
+                built = VectorIndex.build(matrix, self._settings.index)
+            else:
+                built = VectorIndex(self._dimension, self._settings.index)
             with self.lock.writing():
-                arrived = self._arrived
-                if arrived:
-                    built.add(np.concatenate(arrived))
+                if self._arrived:
+                    built.add(np.concatenate(self._arrived))
                 keep = np.concatenate([living, np.arange(size, len(self.directory))])
-                columns = {name: self.directory.column(name)[keep] for name in _NAMES}
                 directory = Directory(self._load_tags)
-                directory.load(columns)
+                directory.load({name: self.directory.column(name)[keep] for name in _NAMES})
                 self.directory, self.vectors = directory, built
-                self._arrived = None
-            log.info("index_rebuilt", index="vectors", reason=reason, memories=len(living))
-            if purge:
-                self.text.commit()
-                self._save_vectors()
-                self._database.checkpoint()
-        except Exception:
+        finally:
             self._arrived = None
-            log.exception("rebuild_failed", index="vectors", reason=reason)
+        log.info("index_rebuilt", index="vectors", reason=reason, memories=len(living))
+        if purge:
+            self._finish_purge()
+
+    def _finish_purge(self) -> None:
+        """Let no index file or log keep what a deleted session held, and remember that this is done."""
+        self.text.commit()
+        self._save_vectors()
+        (failure,) = self._database.transact(
+            [lambda transaction: transaction.execute("UPDATE allocation SET purge = false")], lambda transaction: None
+        )
+        if failure is None:
+            self._purge = False
+            self._database.checkpoint()
 
     def save(self) -> None:
         try:
@@ -297,8 +344,8 @@ class Indexes:
         closed = [note for note in transaction.notes if isinstance(note, Closed)]
         with self.lock.writing():
             if entries:
+                self.vectors.add(vectors)  # first: should it fail, positions and vectors still belong together
                 self.directory.add(entries)
-                self.vectors.add(vectors)
                 if self._arrived is not None:
                     self._arrived.append(vectors)
             for note in closed:

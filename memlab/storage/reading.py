@@ -1,6 +1,7 @@
 """Answers what reading plans demand, for many of them at once.
 
-The session predicate is applied here and nowhere else: `select` says what a search may look at, `_see` what may leave.
+The session predicate is applied below, in the directory, and by the session column of the few queries that the directory does
+not answer: `select` says what a search may look at, `_see` what may leave, and no plan can name a session.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import secrets
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -16,6 +18,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
+import structlog
 
 from memlab.embedders import Embedder
 from memlab.errors import MemlabError, internal, validation
@@ -27,6 +30,9 @@ from memlab.storage.indexes import Indexes
 from memlab.storage.phases import Phases
 from memlab.storage.rows import Row, Value
 
+log = structlog.get_logger(__name__)
+
+_ROUGH = 4  # codes of 8 bits order neighbours roughly; the exact vectors decide among so many times as many
 HYBRID_DEPTH = 50  # matches taken from either list before they are fused
 
 
@@ -87,58 +93,71 @@ class Reader:
         if found:
             rows = self._rows.fetch({seq for wanted in found.values() for seq in wanted.seqs}, phases)
             for index, wanted in found.items():
-                answers[index] = self._deliver(wanted, rows)
+                damaged = next((row for seq in wanted.seqs if isinstance(row := rows.get(seq), MemlabError)), None)
+                answers[index] = self._deliver(wanted, rows) if damaged is None else damaged.copy()
         return answers
 
-    def _deliver(self, wanted: Found, rows: Mapping[int, Row]) -> Any:
+    def _deliver(self, wanted: Found, rows: Mapping[int, Row | MemlabError]) -> Any:
         values: list[Value | None] = []
         scores = wanted.scores
         for place, seq in enumerate(wanted.seqs):
             row = rows.get(seq) if seq >= 0 else None
-            if row is None or row[0] != wanted.layer:  # forgotten since it was found, or never there
+            if (
+                row is None or isinstance(row, MemlabError) or row[0] != wanted.layer
+            ):  # forgotten since it was found, or never there
                 values.append(None)
             else:
                 values.append(row[1] if scores is None else msgspec.structs.replace(row[1], score=scores[place]))
         return wanted.finish(values) if wanted.finish else [value for value in values if value is not None]
 
     def embed(self, wanted: Sequence[tuple[int, ask.Embed]], answers: list[Any]) -> None:
-        texts: list[str] = []
-        places: list[tuple[int, int]] = []
-        query = bool(wanted[0][1].query)
+        """Fill in the vectors that each demand wants, or its error: given ones, and those of one call of the embedder a kind."""
+        missing: dict[bool, list[tuple[int, int, str]]] = {}
         for index, demand in wanted:
-            try:
-                vectors = np.empty((len(demand.texts), self._embedder.dimension), np.float32)
-                given = demand.given or (None,) * len(demand.texts)
-                missing = []
-                for row, vector in enumerate(given):
-                    if vector is None:
-                        missing.append(row)
-                    elif len(vector) != self._embedder.dimension:
-                        raise validation(
-                            "vector",
-                            f"a vector of {len(vector)} numbers was given; this database holds {self._embedder.dimension} "
-                            f"(embedder {self._embedder.name})",
-                        )
-                    else:
-                        vectors[row] = vector
-                answers[index] = vectors
-                if missing and demand.query == query:
-                    texts.extend(demand.texts[row] for row in missing)
-                    places.extend((index, row) for row in missing)
-                elif missing:
-                    vectors[missing] = self._embedder.embed([demand.texts[row] for row in missing], query=demand.query)
-            except MemlabError as error:
-                answers[index] = error
-        if texts:
-            try:
-                made = self._embedder.embed(texts, query=query)
-            except MemlabError as error:
-                for index in {index for index, _ in places}:
-                    answers[index] = error.copy()
-                return
-            for (index, row), vector in zip(places, made, strict=True):
-                if isinstance(answers[index], np.ndarray):
-                    answers[index][row] = vector
+            vectors = np.empty((len(demand.texts), self._embedder.dimension), np.float32)
+            answers[index] = vectors
+            given = demand.given or (None,) * len(demand.texts)
+            for row, (vector, text) in enumerate(zip(given, demand.texts, strict=True)):
+                if vector is None:
+                    missing.setdefault(demand.query, []).append((index, row, text))
+                elif len(vector) == self._embedder.dimension:
+                    vectors[row] = vector
+                else:
+                    answers[index] = validation(
+                        "vector",
+                        f"a vector of {len(vector)} numbers was given; this database holds {self._embedder.dimension} "
+                        f"(embedder {self._embedder.name})",
+                    )
+                    break
+        for query, places in missing.items():
+            for (index, row, _), made in zip(places, self._embedded([text for *_, text in places], query), strict=True):
+                if isinstance(made, MemlabError):
+                    answers[index] = made
+                elif isinstance(answers[index], np.ndarray):
+                    answers[index][row] = made
+
+    def _embedded(self, texts: Sequence[str], query: bool) -> list[np.ndarray | MemlabError]:
+        """Return a vector or an error for each text; one that the embedder fails on costs the others a second call."""
+        try:
+            made = self._embedder.embed(texts, query=query)
+            if made.shape != (len(texts), self._embedder.dimension):
+                raise internal("embedder", f"{self._embedder.name} gave vectors of shape {made.shape} for {len(texts)} texts")
+        except MemlabError as error:
+            return self._one_by_one(texts, query, error)
+        except Exception as error:
+            log.exception("embedder_failed", embedder=self._embedder.name)
+            failure = internal(
+                "embedder", f"the embedder {self._embedder.name} failed: {type(error).__name__}; the log holds the trace"
+            )
+            return self._one_by_one(texts, query, failure)
+        good = np.abs(np.linalg.norm(made, axis=1) - 1.0) < 1e-3  # NaN is not
+        bad = internal("embedder", f"the embedder {self._embedder.name} gave a vector that is not finite or not of unit length")
+        return [vector if fine else bad.copy() for vector, fine in zip(made, good.tolist(), strict=True)]
+
+    def _one_by_one(self, texts: Sequence[str], query: bool, failure: MemlabError) -> list[np.ndarray | MemlabError]:
+        if len(texts) == 1:
+            return [failure]
+        return [outcome for text in texts for outcome in self._embedded([text], query)]
 
     def _search(
         self,
@@ -196,14 +215,16 @@ class Reader:
         queries = np.stack([np.asarray(wanted[place][2].vector, np.float32) for place in places])
         depth = max(_depth(wanted[place][2]) for place in places)
         if self._rerank_codes:
-            depth *= 4  # codes of 8 bits order neighbours roughly; the exact vectors decide among four times as many
+            depth *= _ROUGH
         scores, positions = self._indexes.vectors.search(
             queries, depth, selection=selection, threads=self._vector_threads if len(places) > 1 else 1
         )
         seqs = self._indexes.directory.column("seq")
         for row, place in enumerate(places):
-            there = positions[row] >= 0
-            by_meaning[place] = (seqs[positions[row][there]], scores[row][there])
+            own = _depth(wanted[place][2]) * (_ROUGH if self._rerank_codes else 1)  # an answer does not depend on its company
+            there = positions[row, :own]
+            there = there[there >= 0]
+            by_meaning[place] = (seqs[there], scores[row, : len(there)])
 
     def _rerank(
         self, wanted: Sequence[tuple[int, int, ask.Search]], by_meaning: dict[int, tuple[np.ndarray, np.ndarray]]
@@ -266,7 +287,8 @@ class Reader:
         return Found(session, demand.layer, seqs, finish=finish)
 
     def _page(self, session: int, demand: ask.Page) -> Found:
-        after = None if demand.after is None else self._opened(session, demand)
+        bound = msgspec.json.encode([session, demand.layer, demand.filter, demand.newest_first])
+        after = None if demand.after is None else struct.unpack("<qq", self._opened(bound, demand.after))
         with self._indexes.lock.reading():
             positions = self.select(session, demand.layer, demand.filter)
             occurred = self._indexes.directory.column("occurred")[positions]
@@ -288,8 +310,9 @@ class Reader:
         order = np.lexsort((sign * origins, sign * occurred))
         more = len(order) > demand.limit
         order = order[: demand.limit]
-        last = (int(occurred[order[-1]]), int(origins[order[-1]])) if more else None
-        cursor = None if last is None else self._sealed(session, demand, last)
+        cursor = None
+        if more:
+            cursor = self._sealed(bound, struct.pack("<qq", int(occurred[order[-1]]), int(seqs[order[-1]])))
 
         def finish(values: list[Value | None]) -> tuple[list[Value], str | None]:
             return [value for value in values if value is not None], cursor
@@ -379,31 +402,30 @@ class Reader:
             pairs.sort(key=lambda pair: (-pair[0], pair[1], pair[2]))
             del pairs[demand.limit :]
         rows = self._rows.fetch({seq for _, older, newer in pairs for seq in (older, newer)}, Phases())
-        return [
-            (rows[older][1].id, rows[newer][1].id, min(1.0, cosine))
-            for cosine, older, newer in pairs
-            if older in rows and newer in rows
-        ]
+        ids = {seq: row[1].id for seq, row in rows.items() if not isinstance(row, MemlabError)}
+        return [(ids[older], ids[newer], min(1.0, cosine)) for cosine, older, newer in pairs if older in ids and newer in ids]
 
     def _list_sessions(self, demand: ask.Sessions) -> tuple[list[dict[str, Any]], str | None]:
         with self._indexes.lock.reading():
             totals = self._indexes.directory.counts()
         rows = self._database.read(
             "SELECT session, code, created_at FROM sessions WHERE session > ? ORDER BY session LIMIT ?",
-            [demand.after or "", demand.limit + 1],
+            ["" if demand.after is None else self._opened(b"sessions", demand.after).decode(), demand.limit + 1],
         )
         listed = [
             {"session": name, "created_at": _aware(created_at), "memories": totals.get(code, 0)}
             for name, code, created_at in rows[: demand.limit]
         ]
-        return listed, rows[demand.limit - 1][0] if len(rows) > demand.limit else None
+        more = len(rows) > demand.limit
+        return listed, self._sealed(b"sessions", listed[-1]["session"].encode()) if more else None
 
     def _export(self, session: int, format: str) -> bytes:
         """Return every memory of the session and its earlier versions, oldest first, one record a line or a row."""
         rows = self._database.read(
-            "SELECT * FROM (SELECT layer, seq, true AS current, record FROM memories WHERE session = ? "
+            "SELECT * FROM (SELECT layer, seq, true AS current, record FROM memories "
+            "WHERE session = ? AND (expires_at IS NULL OR expires_at > ?) "
             "UNION ALL SELECT layer, seq, false, record FROM versions WHERE session = ?) ORDER BY seq",
-            [session, session],
+            [session, naive(wall_us()), session],
         )
         if format == "jsonl":
             lines = (
@@ -422,27 +444,27 @@ class Reader:
         pyarrow.parquet.write_table(table, sink)
         return sink.getvalue()
 
-    def _sealed(self, session: int, demand: ask.Page, key: tuple[int, int]) -> str:
-        body = b"".join(part.to_bytes(8, "little", signed=True) for part in key)
-        return (body + self._seal(session, demand, body)).hex()
+    def _sealed(self, bound: bytes, body: bytes) -> str:
+        return (body + self._seal(bound, body)).hex()
 
-    def _opened(self, session: int, demand: ask.Page) -> tuple[int, int]:
+    def _opened(self, bound: bytes, cursor: str) -> bytes:
+        """Return what was sealed in a cursor; VALIDATION `cursor` where it is not of the list that *bound* describes."""
         try:
-            raw = bytes.fromhex(demand.after or "")
+            raw = bytes.fromhex(cursor)
         except ValueError:
             raw = b""
-        body, seal = raw[:16], raw[16:]
-        if len(raw) != 24 or not secrets.compare_digest(seal, self._seal(session, demand, body)):
+        body, seal = raw[:-_SEAL], raw[-_SEAL:]
+        if not secrets.compare_digest(seal, self._seal(bound, body)):
             raise validation(
                 "cursor", "this cursor belongs to another list; pass the cursor of an earlier page of the same call, or none"
             )
-        return int.from_bytes(body[:8], "little", signed=True), int.from_bytes(body[8:], "little", signed=True)
+        return body
 
-    def _seal(self, session: int, demand: ask.Page, body: bytes) -> bytes:
-        bound = msgspec.json.encode([session, demand.layer, demand.filter, demand.newest_first])
-        return hashlib.blake2b(body + bound, key=self._database.id.encode()[:64], digest_size=8).digest()
+    def _seal(self, bound: bytes, body: bytes) -> bytes:
+        return hashlib.blake2b(bound + body, key=self._database.id.encode()[:64], digest_size=_SEAL).digest()
 
 
+_SEAL = 8
 _TOPICS = """
 SELECT topic, count(*), avg(confidence), min(occurred_at), max(occurred_at)
 FROM (SELECT unnest(list_distinct(tags)) AS topic, confidence, occurred_at FROM memories

@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 import cachebox
 
+from memlab.errors import MemlabError
 from memlab.storage import records
 from memlab.storage.database import Database
 from memlab.storage.phases import Phases
@@ -35,9 +36,9 @@ class Rows:
         """Return a row that is in memory, or None."""
         return None if self._hot is None else self._hot.get(seq)
 
-    def fetch(self, seqs: Iterable[int], phases: Phases) -> dict[int, Row]:
-        """Return the rows that exist, by seq."""
-        rows: dict[int, Row] = {}
+    def fetch(self, seqs: Iterable[int], phases: Phases) -> dict[int, Row | MemlabError]:
+        """Return the rows that exist, by seq; an error in place of one that does not decode."""
+        rows: dict[int, Row | MemlabError] = {}
         missing: list[int] = []
         for seq in seqs:
             row = self.resident(seq)
@@ -53,8 +54,12 @@ class Rows:
                     fetched = self._database.read(_MANY, [missing])
             with phases.time("decode"):
                 for seq, layer, record in fetched:
-                    rows[seq] = (layer, records.decode(layer, record))
-                    self.keep(seq, rows[seq])
+                    try:
+                        rows[seq] = row = (layer, records.decode(layer, record))
+                    except MemlabError as error:
+                        rows[seq] = error
+                    else:
+                        self.keep(seq, row)
         return rows
 
     def keep(self, seq: int, row: Row) -> None:

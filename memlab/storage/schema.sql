@@ -13,9 +13,10 @@ INSERT INTO state VALUES (0);
 
 CREATE TABLE allocation (               -- one row: numbers in use that no row may show any more, so that none is given twice
     last_seq BIGINT NOT NULL,
-    last_code INTEGER NOT NULL
+    last_code INTEGER NOT NULL,
+    purge BOOLEAN NOT NULL              -- a session was deleted and the index files still hold what it stored
 );
-INSERT INTO allocation VALUES (0, 0);
+INSERT INTO allocation VALUES (0, 0, false);
 
 CREATE TABLE sessions (
     code INTEGER PRIMARY KEY,           -- never reused
@@ -55,7 +56,7 @@ CREATE TABLE idempotency (
     operation VARCHAR NOT NULL,
     key VARCHAR NOT NULL,
     digest VARCHAR NOT NULL,            -- of the parameters: the same key with another body is refused
-    result VARCHAR NOT NULL,            -- JSON of the answer
+    result VARCHAR NOT NULL,            -- JSON of the answer; of a memory its id and version alone, so that forgetting forgets it
     created_at TIMESTAMP NOT NULL,
     PRIMARY KEY (session, operation, key)
 );

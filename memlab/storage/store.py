@@ -50,6 +50,7 @@ class Storage:
             rerank=settings.index.kind == "sq8",
         )
         self._writer = Writer(database, self.indexes, self._reader)
+        self._writer.forget_old_keys(settings.storage.keys_kept_days)
         self._closed = False
 
     @classmethod

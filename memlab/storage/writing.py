@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Generator, Sequence
+from datetime import timedelta
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from memlab.errors import MemlabError, internal, not_found, validation
+from memlab.errors import MemlabError, internal, validation
 from memlab.measure import clock
 from memlab.storage import demands as ask
 from memlab.storage import records
@@ -24,7 +25,7 @@ from memlab.storage.indexes import Added, Closed, Dropped, Indexes, Opened
 from memlab.storage.phases import Phases
 from memlab.storage.reading import Reader
 from memlab.storage.rows import Value
-from memlab.values import DEFAULT_SESSION, Event, Fact, Table
+from memlab.values import DEFAULT_SESSION, Event, Fact
 
 
 class Writer:
@@ -85,12 +86,13 @@ class Writer:
 
     def _run_member(self, member: _Member, transaction: Transaction, state: _Attempt) -> Any:
         state.enter(transaction)
-        session = self._indexes.code(member.call.session)
         keyed = member.call.keyed
-        if keyed is not None:
-            kept = self._promised(transaction, state, session, keyed)
+        promise = None if keyed is None else self._promise(member, keyed)
+        if keyed is not None and promise is not None:
+            kept = self._promised(transaction, state, promise, keyed)
             if kept is not None:
                 return kept[0]
+        session = self._indexes.code(member.call.session)
         plan, demand = member.resume()
         try:
             while True:
@@ -102,32 +104,29 @@ class Writer:
                     demand = plan.send(answer)
         except StopIteration as stop:
             result = stop.value
-        if keyed is not None:
-            text = msgspec.json.encode(result, enc_hook=_encode_table).decode()
-            transaction.insert(
-                "idempotency",
-                {
-                    "session": [session],
-                    "operation": [keyed.operation],
-                    "key": [keyed.key],
-                    "digest": [keyed.digest],
-                    "result": [text],
-                    "created_at": [clock.now().replace(tzinfo=None)],
-                },
-            )
-            state.promises[session, keyed.operation, keyed.key] = (keyed.digest, text)
+        if keyed is not None and promise is not None:
+            state.promises[promise] = (keyed.digest, _kept(result))
+            row = (*promise, *state.promises[promise], clock.now().replace(tzinfo=None))
+            names = ("session", "operation", "key", "digest", "result", "created_at")
+            transaction.insert("idempotency", {name: [value] for name, value in zip(names, row, strict=True)})
         return result
 
-    def _promised(self, transaction: Transaction, state: _Attempt, session: int, keyed: Keyed) -> tuple[Any] | None:
+    def _promise(self, member: _Member, keyed: Keyed) -> tuple[int, str, str]:
+        """Return what a key is kept under: the session that it belongs to, or for its deletion none, which outlives it."""
+        if isinstance(member.demand, ask.DeleteSession):
+            return _NO_SESSION, keyed.operation, f"{member.call.session}/{keyed.key}"
+        return self._indexes.code(member.call.session), keyed.operation, keyed.key
+
+    def _promised(
+        self, transaction: Transaction, state: _Attempt, promise: tuple[int, str, str], keyed: Keyed
+    ) -> tuple[Any] | None:
         """Return the answer that this key already has, in a tuple; one look-up serves every key of the group."""
         if not state.looked_up:
             state.looked_up = True
-            rows = transaction.query(
-                _KEYS if len(state.keys) > 1 else _KEY,
-                [state.keys] if len(state.keys) > 1 else [session, keyed.operation, keyed.key],
-            )
+            many = len(state.keys) > 1
+            rows = transaction.query(_KEYS if many else _KEY, [state.keys] if many else list(promise))
             state.promises.update({(row[0], row[1], row[2]): (row[3], row[4]) for row in rows})
-        kept = state.promises.get((session, keyed.operation, keyed.key))
+        kept = state.promises.get(promise)
         if kept is None:
             return None
         digest, result = kept
@@ -136,7 +135,34 @@ class Writer:
                 "idempotency_key",
                 f"{keyed.operation}: this idempotency key was used with other parameters; use a new key for a new call",
             )
-        return (_decode_result(result, keyed.result_type),)
+        if keyed.result_type not in _LAYERS:
+            return (msgspec.json.decode(result, type=keyed.result_type),)
+        return (
+            self._as_it_was(transaction, state, promise[0], _LAYERS[keyed.result_type], msgspec.json.decode(result, type=_Kept)),
+        )
+
+    def _as_it_was(self, transaction: Transaction, state: _Attempt, session: int, layer: ask.Layer, kept: _Kept) -> Value:
+        """Return the version of a memory that a key was answered with; NOT_FOUND where it was forgotten since."""
+        _, value = self._present(transaction, state, session, layer, kept.id)
+        if value is None:
+            raise ask.no_memory(layer, kept.id)
+        if isinstance(value, Event) or value.version == kept.version:
+            return value
+        rows = transaction.query(
+            "SELECT record FROM versions WHERE origin = ? AND session = ?", [records.origin_of(layer, kept.id), session]
+        )
+        earlier = (records.decode(layer, record) for (record,) in rows)
+        return next(value for value in earlier if isinstance(value, Fact) and value.version == kept.version)
+
+    def forget_old_keys(self, days: int) -> None:
+        """Delete the idempotency keys that are older than *days*."""
+        before = clock.now().replace(tzinfo=None) - timedelta(days=days)
+        ((old,),) = self._database.read("SELECT count(*) FROM idempotency WHERE created_at < ?", [before])
+        if old:
+            self._database.transact(
+                [lambda transaction: transaction.execute("DELETE FROM idempotency WHERE created_at < ?", [before])],
+                lambda done: None,
+            )
 
     def _change(self, transaction: Transaction, state: _Attempt, session: int, demand: Any) -> Any:
         match demand:
@@ -197,12 +223,13 @@ class Writer:
             positions = self._reader.select(session, demand.layer, ask.EVERYTHING)
             equal = np.isin(self._indexes.directory.column("digest")[positions], digests)
             candidates = self._indexes.directory.column("seq")[positions[equal]].tolist()
-        fetched = self._rows.fetch(set(candidates), Phases())
-        held = {fetched[seq][1].content: fetched[seq][1].id for seq in reversed(candidates) if seq in fetched}
-        for origin, current in state.overlay.items():
-            gone = [content for content, id in held.items() if records.origin_of(demand.layer, id) == origin]
-            for content in gone:
-                del held[content]
+        held: dict[str, str] = {}
+        for row in self._rows.fetch(reversed(candidates), Phases()).values():
+            if isinstance(row, MemlabError):
+                raise row
+            if records.origin_of(demand.layer, row[1].id) not in state.overlay:
+                held[row[1].content] = row[1].id
+        for current in state.overlay.values():
             if current is not None and (current.session, current.layer) == (session, demand.layer):
                 held.setdefault(current.value.content, current.value.id)
         return held
@@ -270,7 +297,7 @@ class Writer:
     def _replace(self, transaction: Transaction, state: _Attempt, session: int, demand: ask.Replace) -> Value:
         seq, value = self._present(transaction, state, session, demand.layer, demand.id)
         if value is None:
-            raise _no_memory(demand.layer, demand.id)
+            raise ask.no_memory(demand.layer, demand.id)
         origin = records.origin_of(demand.layer, demand.id)
         current = state.overlay.get(origin)
         draft = current.draft if current is not None else self._draft_of(seq, value)
@@ -467,19 +494,21 @@ _KEY = "SELECT session, operation, key, digest, result FROM idempotency WHERE se
 _KEYS = "SELECT session, operation, key, digest, result FROM idempotency WHERE key IN (SELECT unnest(?))"
 
 
-def _no_memory(layer: str, id: str) -> MemlabError:
-    """Return the error for an id that this session does not have; the same for another session's and for none at all."""
-    return not_found("memory", f"no {layer} memory {id!r} in this session", id=id)
+class _Kept(msgspec.Struct, frozen=True):
+    """Which memory a key was answered with; its content is not kept a second time."""
+
+    id: str
+    version: int = 1
 
 
-def _encode_table(value: Any) -> Any:
-    if isinstance(value, Table):
-        return list(value)
-    raise TypeError(f"a result of type {type(value).__name__} cannot be kept under an idempotency key")
+_LAYERS: dict[Any, ask.Layer] = {Event: "episodic", Fact: "semantic"}
+_NO_SESSION = -1
 
 
-def _decode_result(text: str, result_type: Any) -> Any:
-    origin = getattr(result_type, "__origin__", None)
-    if origin is Table:
-        return Table(msgspec.json.decode(text, type=list[result_type.__args__[0]]))
-    return msgspec.json.decode(text, type=result_type)
+def _kept(result: Any) -> str:
+    """Return what is kept of an answer under its key."""
+    if isinstance(result, Event):
+        result = _Kept(result.id)
+    elif isinstance(result, Fact):
+        result = _Kept(result.id, result.version)
+    return bytes(msgspec.json.encode(result)).decode()

@@ -54,6 +54,10 @@ def made(rows) -> list[Entry]:
     ]
 
 
+def no_tags(session: int, layer: str) -> tuple[np.ndarray, list[str]]:
+    return np.zeros(0, np.int64), []
+
+
 def plain(entry: Entry, session: int, layer: str, now: int, filter: Filter) -> bool:
     tags = set(filter.tags)
     return (
@@ -72,9 +76,14 @@ def plain(entry: Entry, session: int, layer: str, now: int, filter: Filter) -> b
 def test_a_filter_selects_what_a_loop_would(rows, filter, now, steps, early) -> None:
     """Selections, bitmaps and the last gate agree with a plain loop, whatever was added or forgotten before or after."""
     entries = made(rows)
-    tags = [(entry.seq, entry.session, entry.layer, tag) for entry in entries for tag in entry.tags]
+
+    def load_tags(session: int, layer: str) -> tuple[np.ndarray, list[str]]:
+        mine = [entry for entry in entries if (entry.session, entry.layer) == (session, layer)]
+        pairs = sorted((tag, entry.seq) for entry in mine for tag in entry.tags)
+        return np.array([seq for _, seq in pairs], np.int64), [tag for tag, _ in pairs]
+
     loaded = len(entries) // 2
-    directory = Directory(lambda session, layer: [(seq, tag) for seq, s, kind, tag in tags if (s, kind) == (session, layer)])
+    directory = Directory(load_tags)
     for start in range(0, loaded, steps):
         directory.add(entries[start : min(start + steps, loaded)])
     if early:
@@ -110,10 +119,10 @@ def test_a_loaded_directory_equals_a_grown_one() -> None:
         (place % 3, "episodic" if place % 2 else "semantic", "event", [], 1.0, place, None, place % 5 == 0) for place in range(40)
     ]
     entries = made(rows)
-    grown = Directory(lambda session, layer: [])
+    grown = Directory(no_tags)
     grown.add(entries)
     grown.drop(entry.seq for entry, row in zip(entries, rows, strict=True) if row[-1])
-    loaded = Directory(lambda session, layer: [])
+    loaded = Directory(no_tags)
     loaded.load({name: grown.column(name) for name in grown._columns})
     assert loaded.dead == grown.dead == 8
     for session in range(3):
@@ -125,7 +134,7 @@ def test_a_loaded_directory_equals_a_grown_one() -> None:
 def test_an_id_follows_its_updates() -> None:
     """The seq that a memory lives under now is found from the one it was first stored under, in its own session alone."""
     first = made([(1, "semantic", "fact", [], 1.0, 0, None, False)] * 2)
-    directory = Directory(lambda session, layer: [])
+    directory = Directory(no_tags)
     directory.add(first)
     second = Entry(**{name: getattr(first[0], name) for name in first[0].__struct_fields__} | {"seq": 99})
     directory.add([second])
