@@ -43,7 +43,8 @@ class Engine:
     """Executes operations on one storage through the middleware that its settings name.
 
     Args:
-        storage: open storage; several engines may share one.
+        storage: open storage. Several engines may share one; a cache hears only of its own engine's writes, so an engine with a
+            cache must then be the only one that writes.
         settings: middleware whose section is None is absent.
         recorder: told of every request that `execute` finished.
     """
@@ -56,7 +57,10 @@ class Engine:
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="memlab-read")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="memlab-write")
         self._closing = threading.Lock()
-        self._closed = False
+        self._closed = False  # further calls are refused
+        self._is_shut = False  # executors and storage are released
+        self._in_flight = 0
+        self._drained: asyncio.Future[None] | None = None
         self._parts: dict[str, Any] = {"observe": observe(recorder)}
         if self.settings.cache is not None:
             self._parts["cache"] = cache(self.settings.cache)
@@ -116,7 +120,7 @@ class Engine:
             MemlabError: of one of the five types; nothing was changed unless the reason is `outcome_unknown`.
         """
         if self._closed:
-            raise validation("closed", "this engine is closed; open it again with Engine.open")
+            raise _closed()
         declared = lookup(operation)
         if not isinstance(session, str):
             raise validation("type", f"a session is text, not {type(session).__name__}")
@@ -129,21 +133,27 @@ class Engine:
             idempotency_key,
             None if deadline_s is None else clock.monotonic_ns() + _nanoseconds(deadline_s),
         )
-        return await self._handle(request)
+        self._in_flight += 1
+        try:
+            return await self._handle(request)
+        finally:
+            self._in_flight -= 1
+            if not self._in_flight and self._drained is not None and not self._drained.done():
+                self._drained.set_result(None)
 
     async def run(self, requests: Sequence[Request]) -> list[Outcome]:
         """Execute a group, all reads or all writes, in a worker thread; one outcome for each, errors as values."""
-        declared = lookup(requests[0].operation)
-        loop = asyncio.get_running_loop()
-        if declared.reads:
-            return await loop.run_in_executor(self._readers, self._run_group, requests, True)
-        job = self._writer.submit(self._run_group, requests, False)
+        reads = lookup(requests[0].operation).reads
+        try:
+            job = (self._readers if reads else self._writer).submit(self._run_group, requests, reads)
+        except RuntimeError:  # the executors are shut: the engine was closed while these waited
+            return [_closed() for _ in requests]
         work = asyncio.wrap_future(job)
         try:
             return await asyncio.shield(work)
         except asyncio.CancelledError:
-            # A write that has begun is finished even when nobody waits for it any more; only then may its caller go, because
-            # the cache trusts that a call which has ended has no further effect.
+            # What has begun is finished even when nobody waits for it any more; only then may its caller go: its place in the
+            # pool is taken until then, and the cache trusts that a call which has ended has no further effect.
             if not job.cancel():
                 await settle(work)
             raise
@@ -179,6 +189,7 @@ class Engine:
         """Answer from memory alone, or return None."""
         declared = lookup(request.operation)
         if not inspect.isgeneratorfunction(declared.plan):
+            self.storage.indexes.code(request.session)  # an unknown session is NOT_FOUND for every operation
             return Response(declared.start(request.parameters))
         answer = self.storage.resident(_call(request))
         return None if answer is None else Response(answer[0])
@@ -192,12 +203,27 @@ class Engine:
         if "cache" in self._parts:
             self._parts["cache"].clear()
 
+    async def drain(self) -> None:
+        """Refuse further calls, and wait until those on their way are answered."""
+        self._closed = True
+        if self._in_flight:
+            self._drained = asyncio.get_running_loop().create_future()
+            await self._drained
+
+    async def aclose(self) -> None:
+        """Let calls on their way be answered, then close; for async code."""
+        await self.drain()
+        await asyncio.to_thread(self.close)
+
     def close(self) -> None:
-        """Finish what runs, save the indexes, close the database; a second call does nothing."""
+        """Finish what runs, save the indexes, close the database; a second call does nothing.
+
+        Calls that still wait in a batch or for the pool are refused with VALIDATION `closed`; `aclose` lets them finish.
+        """
         with self._closing:
-            if self._closed:
+            if self._is_shut:
                 return
-            self._closed = True
+            self._closed = self._is_shut = True
         self._readers.shutdown(wait=True)
         self._writer.shutdown(wait=True)
         if self._owns_storage:
@@ -215,9 +241,15 @@ def _call(request: Request) -> Call:
     parameters = request.parameters
     keyed = None
     if request.idempotency_key is not None:
-        digest = hashlib.blake2b(msgspec.json.encode(parameters, enc_hook=_plain), digest_size=16).hexdigest()
+        digest = hashlib.blake2b(
+            msgspec.json.encode(parameters, enc_hook=_plain, order="deterministic"), digest_size=16
+        ).hexdigest()
         keyed = Keyed(declared.name, request.idempotency_key, digest, declared.result_type)
     return Call(request.session, lambda: declared.start(parameters), keyed)
+
+
+def _closed() -> MemlabError:
+    return validation("closed", "this engine is closed; open it again with Engine.open")
 
 
 def _plain(value: Any) -> Any:

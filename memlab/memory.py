@@ -97,6 +97,7 @@ class Memory:
         if self._closed:
             return
         self._closed = True
+        asyncio.run_coroutine_threadsafe(self.engine.drain(), self._loop).result()
         self.engine.close()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -110,7 +111,7 @@ class Memory:
 
 
 def _method(declared: Operation, call: Callable[..., Any]) -> Callable[..., Any]:
-    signature = inspect.signature(declared.plan)
+    signature = declared.signature
     names = list(signature.parameters)
     keyword = inspect.Parameter.KEYWORD_ONLY
     options = [inspect.Parameter("session", keyword, default=DEFAULT_SESSION, annotation=str)]
@@ -131,7 +132,5 @@ def _method(declared: Operation, call: Callable[..., Any]) -> Callable[..., Any]
     method.__name__ = declared.name.partition(".")[2]
     method.__qualname__ = declared.name
     method.__doc__ = declared.plan.__doc__
-    method.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        parameters=[*signature.parameters.values(), *options], return_annotation=declared.result_type
-    )
+    method.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *options])  # type: ignore[attr-defined]
     return method

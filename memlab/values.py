@@ -166,12 +166,10 @@ class Table(Sequence[T], Generic[T]):
         return [_fields(item) for item in self._items]
 
     def to_polars(self) -> polars.DataFrame:
-        """Return the items as a data frame, one column a field."""
+        """Return the items as a data frame, one column a field; a table inside an item, such as a context, is JSON text."""
         import polars
 
-        rows = [
-            {name: list(value) if isinstance(value, tuple) else value for name, value in row.items()} for row in self.to_dicts()
-        ]
+        rows = [{name: _flat(value) for name, value in row.items()} for row in self.to_dicts()]
         return polars.DataFrame(rows, infer_schema_length=None)
 
     def _repr_html_(self) -> str:
@@ -187,6 +185,12 @@ class Table(Sequence[T], Generic[T]):
 
 def _fields(item: Any) -> dict[str, Any]:
     return msgspec.structs.asdict(item) if isinstance(item, msgspec.Struct) else {"value": item}
+
+
+def _flat(value: Any) -> Any:
+    if isinstance(value, dict):
+        return bytes(msgspec.json.encode(value)).decode()
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _cell(value: Any) -> str:

@@ -187,3 +187,27 @@ def test_vectors_of_any_length_are_taken_by_direction(engine: Engine) -> None:
         assert found[0].score == pytest.approx(1.0, abs=1e-5)
 
     asyncio.run(play())
+
+
+def test_closing_answers_or_refuses_every_caller(tmp_path: Path) -> None:
+    """`aclose` lets calls on their way finish; `close` refuses those that still wait, each with one clear error."""
+
+    async def play(close) -> list[object]:
+        engine = Engine.open(
+            tmp_path / f"{close}.duckdb", Settings.of({"batch": {"window_ms": 200, "adaptive": False}}), EMBEDDER
+        )
+        calls = [asyncio.ensure_future(engine.execute("episodic.remember", {"content": f"note {place}"})) for place in range(20)]
+        await asyncio.sleep(0)
+        await engine.aclose() if close == "aclose" else engine.close()
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    assert not [outcome for outcome in asyncio.run(play("aclose")) if isinstance(outcome, BaseException)]
+    refused = asyncio.run(play("close"))
+    assert {getattr(outcome, "reason", None) for outcome in refused} == {"closed"}
+
+
+def test_discovery_asks_for_a_session_too(engine: Engine) -> None:
+    """An unknown session is NOT_FOUND for operations that touch no memory as well."""
+    with pytest.raises(MemlabError) as error:
+        asyncio.run(engine.execute("discovery.layers", session="nobody"))
+    assert error.value.type is ErrorType.NOT_FOUND

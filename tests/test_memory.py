@@ -81,3 +81,10 @@ def test_wrong_calls_say_what_fits(memory: Memory) -> None:
     memory.close()
     with pytest.raises(MemlabError, match="closed"):
         memory.episodic.get_recent()
+
+
+def test_contexts_of_unlike_shape_make_one_frame(memory: Memory) -> None:
+    """A frame of events holds each context as JSON text, whatever the types in it."""
+    memory.episodic.remember("a", context={"n": 1})
+    memory.episodic.remember("b", context={"n": "one"})
+    assert sorted(memory.episodic.get_recent().to_polars()["context"]) == ['{"n":"one"}', '{"n":1}']

@@ -279,3 +279,126 @@ def test_writes_go_on_while_the_index_is_built(tmp_path: Path) -> None:
         }
         for seq, vector in zip(engine.storage.directory.column("seq"), held, strict=True):
             assert np.allclose(stored[int(seq)], vector, atol=1e-6)
+
+
+class Poisoned:
+    """An embedder that fails on one word, as a user's own may."""
+
+    name, dimension = "poisoned:64", 64
+
+    def embed(self, texts: list[str], *, query: bool = False) -> np.ndarray:
+        if any("explode" in text for text in texts):
+            raise RuntimeError("boom")
+        vectors = EMBEDDER.embed(texts, query=query)
+        vectors[[place for place, text in enumerate(texts) if "poison" in text]] = np.nan
+        return vectors
+
+
+def test_a_vector_that_is_none_is_refused_alone(tmp_path: Path) -> None:
+    """What an embedder gets wrong for one text costs that text's caller an error, nobody else anything, and stores nothing."""
+    with Engine.open(tmp_path / "lab.duckdb", Settings.of({"batch": {"window_ms": 50, "adaptive": False}}), Poisoned()) as engine:
+
+        async def play() -> list[object]:
+            contents = ["engine repair", "poison tea", "explode now", "meeting moved"]
+            calls = [engine.execute("episodic.remember", {"content": content}) for content in contents]
+            return await asyncio.gather(*calls, return_exceptions=True)
+
+        outcomes = asyncio.run(play())
+        assert [getattr(outcome, "reason", "stored") for outcome in outcomes] == ["stored", "embedder", "embedder", "stored"]
+        assert run(engine, "episodic.recall", query="engine repair", limit=1)[0].content == "engine repair"
+    with Engine.open(tmp_path / "lab.duckdb", Settings.off(), Poisoned()) as engine:
+        assert len(run(engine, "episodic.list_events")) == 2
+
+
+def test_an_index_of_another_timeline_is_not_trusted(tmp_path: Path) -> None:
+    """An older copy of the file beside a newer index: the index is rebuilt, and no seq is given to two memories."""
+    path = tmp_path / "lab.duckdb"
+    with opened(path) as engine:
+        fill(engine, 50)
+    kept = path.read_bytes()
+    with opened(path) as engine:
+        fill(engine, 5, seed=1)
+    path.write_bytes(kept)
+    path.with_name(path.name + ".mark").unlink()
+    with capture_logs() as logs, opened(path) as engine:
+        ids = fill(engine, 4, seed=2)
+        assert np.all(np.diff(engine.storage.directory.column("seq")) > 0)
+        assert [run(engine, "episodic.get_event", id=id).id for id in ids] == ids
+        assert len(run(engine, "episodic.list_events", limit=100)) == 54
+    assert {entry["index"] for entry in logs if entry["event"] == "index_rebuilt"} == {"vectors", "text"}
+
+
+def test_an_answer_does_not_depend_on_its_company(tmp_path: Path) -> None:
+    """A hybrid search gives the same answer alone and in a batch with one that looks far deeper."""
+    with opened(tmp_path / "lab.duckdb", batch={"window_ms": 50, "adaptive": False}) as engine:
+        fill(engine, 300)
+
+        async def play() -> None:
+            for query in ("tea garden", "piano river doctor", "window market"):
+                mine = {"query": query, "limit": 5}
+                alone = (await engine.execute("episodic.recall", mine)).value
+                deep = {"query": query, "limit": 200}
+                both = await asyncio.gather(engine.execute("episodic.recall", mine), engine.execute("episodic.recall", deep))
+                assert both[0].value == alone
+
+        asyncio.run(play())
+
+
+def test_a_forgotten_memory_is_not_kept_under_its_key(engine: Engine) -> None:
+    """After forgetting, no table holds the content, and repeating the key does not bring it back."""
+    event = run(engine, "episodic.remember", key="k", content="my secret is hunter2")
+    run(engine, "episodic.forget", ids=[event.id])
+    assert not any("hunter2" in str(row) for row in engine.storage.database.read("SELECT * FROM idempotency"))
+    with pytest.raises(MemlabError) as error:
+        run(engine, "episodic.remember", key="k", content="my secret is hunter2")
+    assert error.value.type is ErrorType.NOT_FOUND
+
+
+def test_a_key_answers_with_the_version_it_wrote(engine: Engine) -> None:
+    """A repeated write gets its first answer, also when the memory has been updated since."""
+    first = run(engine, "semantic.store", key="k", content="the first version")
+    run(engine, "semantic.update", id=first.id, content="the second version")
+    assert run(engine, "semantic.store", key="k", content="the first version") == first
+
+
+def test_deleting_a_session_twice_under_one_key_is_one_deletion(engine: Engine) -> None:
+    """The promise outlives the session; without the key, the second deletion finds no session."""
+    session = run(engine, "session.create")
+    fill(engine, 3, session=session)
+    first = run(engine, "session.delete", session=session, key="k")
+    assert run(engine, "session.delete", session=session, key="k") == first
+    with pytest.raises(MemlabError) as error:
+        run(engine, "session.delete", session=session)
+    assert error.value.type is ErrorType.NOT_FOUND
+
+
+def test_skipping_duplicates_sees_what_its_group_forgot(engine: Engine) -> None:
+    """Of two equal memories one was forgotten: the other still counts as a duplicate."""
+    first = run(engine, "episodic.remember", content="equal")
+    run(engine, "episodic.remember", content="equal")
+    run(engine, "episodic.forget", ids=[first.id])
+    stored = run(engine, "episodic.bulk_remember", events=[{"content": "equal"}, {"content": "new"}], on_duplicate="skip")
+    assert (stored.stored, stored.skipped) == (1, 1)
+
+
+def test_expired_rows_leave_the_database(tmp_path: Path) -> None:
+    """What has expired is deleted when storage next has a reason to look."""
+    with opened(tmp_path / "lab.duckdb") as engine:
+        event = run(engine, "episodic.remember", content="short", expires_at=datetime.now(UTC) + timedelta(milliseconds=1))
+        while datetime.now(UTC) < event.expires_at:
+            pass
+        run(engine, "episodic.remember", content="stays")
+    with opened(tmp_path / "lab.duckdb") as engine:
+        engine.storage.indexes._upkeep.submit(int).result()
+        assert engine.storage.database.read("SELECT count(*) FROM memories") == [(1,)]
+
+
+def test_texts_missing_from_the_index_are_found_again(tmp_path: Path) -> None:
+    """When the text index lost some texts in the middle, opening notices the count and builds it again."""
+    path = tmp_path / "lab.duckdb"
+    with opened(path) as engine:
+        fill(engine, 20)
+        engine.storage.indexes.text.remove([5])  # behind the database's back
+    with capture_logs() as logs, opened(path) as engine:
+        assert len(run(engine, "episodic.recall", query="default note", limit=50, mode="text")) == 20
+    assert [entry["index"] for entry in logs if entry["event"] == "index_rebuilt"] == ["text"]
