@@ -193,17 +193,18 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         # Numbers alone are shown: text may be a secret. Python refuses to write out integers of thousands of digits.
         is_short = value is None or isinstance(value, float) or (isinstance(value, int) and value.bit_length() <= 64)
         shown = f" = {value!r}" if is_short and path == name else ""
-        reason, says = self._complaint(what, name, value if path == name else None)
+        reason, says = self._complaint(what, path)
         return validation(reason, f"{self.name}: {path or 'parameters'}{shown}: {says}", operation=self.name, parameter=name)
 
-    def _complaint(self, what: str, name: str, value: Any) -> tuple[str, str]:
-        """Return the reason for programs and the sentence for people."""
+    def _complaint(self, what: str, path: str) -> tuple[str, str]:
+        """Return the reason for programs and the sentence for people of what msgspec says of a place."""
         if what.startswith("a vector"):
             return "vector", what
-        choices = _choices(get_type_hints(self.plan, include_extras=True).get(name))
-        if "enum" in what and choices:
-            given = f"'{_short(value)}' is none of them" if isinstance(value, str) else "the value is none of them"
-            return "bounds", f"give one of {', '.join(choices)}; {given}"
+        if what.startswith("Invalid enum value"):
+            name, *inner = re.findall(r"[A-Za-z_]\w*", path) or [""]
+            choices = _choices(get_type_hints(self.plan, include_extras=True).get(name), inner)
+            given = what.removeprefix("Invalid enum value ").strip("'")
+            return "bounds", f"give one of {', '.join(choices)}; '{_short(given)}' is none of them"
         for pattern, says in PATTERN_TEXTS.items():
             if "matching regex" in what and repr(pattern)[1:-1] in what:
                 return "bounds", says
@@ -381,14 +382,17 @@ def _description(hint: Any) -> str:
     return ""
 
 
-def _choices(hint: Any) -> list[str]:
-    """Return the words that an annotation admits."""
-    if get_origin(hint) is Literal:
-        return [str(word) for word in get_args(hint)]
-    if get_origin(hint) is Annotated:
-        return _choices(get_args(hint)[0])
-    if get_origin(hint) in (Union, types.UnionType):
-        return [word for part in get_args(hint) for word in _choices(part)]
+def _choices(hint: Any, fields: Sequence[str] = ()) -> list[str]:
+    """Return the words that an annotation admits, or the field of a field in it."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return [str(word) for word in arguments]
+    if origin in (Annotated, tuple):
+        return _choices(arguments[0], fields)
+    if origin in (Union, types.UnionType):
+        return [word for part in arguments for word in _choices(part, fields)]
+    if fields and isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+        return _choices(get_type_hints(hint, include_extras=True)[fields[0]], fields[1:])
     return []
 
 

@@ -304,7 +304,8 @@ def check(folder: Any, seed: int, count: int) -> Counter[str]:
                 state = state if one.reads else None
                 continue
             shown = f"input {number} of seed {seed} to {one.name}: {error!r}"
-            assert error.type in (ErrorType.VALIDATION, ErrorType.NOT_FOUND), shown
+            late = error.type is ErrorType.TIMEOUT and "deadline_s" in options  # a very small number of seconds is one
+            assert error.type in (ErrorType.VALIDATION, ErrorType.NOT_FOUND) or late, shown
             assert len(error.text.splitlines()) == 1, shown
             assert len(error.text) < 1_000, shown
             assert error.text.isprintable(), shown

@@ -221,6 +221,12 @@ REFUSED = [
     ("episodic.bulk_remember", {"events": [{"content": "a", "tgs": []}]}, "unknown_parameter", "events[0] has no field 'tgs'"),
     ("episodic.bulk_remember", {"events": [{"content": "a\ud800"}]}, "bounds", "events holds one whose content"),
     ("episodic.bulk_remember", {"events": [{"content": "a", "embedding": [0]}]}, "vector", "events[0].embedding: a vector"),
+    (
+        "semantic.bulk_store",
+        {"facts": [{"content": "a", "kind": "x" * 9_000}]},
+        "bounds",
+        "give one of fact, principle, concept; 'xxx",
+    ),
     ("episodic.bulk_remember", {"events": [np.datetime64("2026-01-01")]}, "missing_parameter", "in events[0]"),
     ("episodic.bulk_remember", {"events": [{"content": "a"}] * 10_001}, "bounds", "10000"),
     ("episodic.bulk_remember", {"events": [{"content": "a"}], "on_duplicate": "drop"}, "bounds", "keep, skip, error"),
