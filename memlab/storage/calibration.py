@@ -29,11 +29,6 @@ class Questions(msgspec.Struct, frozen=True):
     vectors: np.ndarray
     answers: np.ndarray
 
-    @property
-    def sparse(self) -> np.ndarray:
-        """The third kind, with dropped components: (n, dimension)."""
-        return self.vectors[2::3]
-
 
 def questions(stored: np.ndarray, seed: int) -> Questions:
     """Return questions about *stored*, (n, dimension) float32 of unit length, n 2 or more, and up to 1,000 answers each."""

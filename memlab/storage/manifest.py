@@ -91,7 +91,7 @@ def read_manifest(folder: Path, *, index: str, database_id: str) -> Manifest:
         raise Stale("damaged", f"the {index} manifest cannot be read: {error.strerror}") from error
     try:
         sealed = msgspec.json.decode(body, type=_Sealed)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Stale("damaged", f"the {index} manifest is not one: {error}") from error
     manifest = sealed.manifest
     if sealed.sha256 != _seal(manifest):

@@ -38,11 +38,10 @@ from memlab.storage.manifest import (
 faiss.cvar.distance_compute_blas_threshold = 64 * 384
 
 _CODES_FROM = 1_000  # vectors from which sq8 knows the range of its codes; below, it keeps them exact
-_LISTS_PAY_FROM = 10_000  # vectors from which lists that must all be probed are worse than a flat scan, which batches better
-_LISTS_PAY_TO = 1 / 3  # share of lists needed up to which they are better
+_TOGETHER = 8  # questions that need every list, from which gathering all rows for BLAS beats scanning the lists for each
 _BLOCK = 8_192  # rows that are gathered at once: 12 MB at 384 dimensions
 _DECODING = 640
-_WALK_FROM = 0.1  # share of all from which hnsw walks its graph; a narrower selection is scanned
+_WALK_FROM = 0.3  # share of all from which hnsw walks its graph; a narrower selection is scanned
 _EF = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 _NOTHING = np.empty(0, np.int64)
 _SUFFIXES = (".faiss", ".seqs", ".writing")
@@ -88,7 +87,8 @@ class VectorIndex:
         faiss.omp_set_num_threads(os.cpu_count() or 1)
         with _errors():
             if settings.kind == "ivf" and len(vectors) >= settings.train_at:
-                index._use_lists(vectors, seed)
+                index._lists, index.effort = InvertedLists.train(vectors, recall_target=settings.recall_target, seed=seed)
+                index._kind, index._index, index.trained_on = "ivf", index._lists.index, len(vectors)
             elif settings.kind == "sq8" and len(vectors) >= _CODES_FROM:
                 index._use("sq8")
                 index._index.train(vectors)
@@ -106,11 +106,7 @@ class VectorIndex:
 
     @property
     def kind_now(self) -> str:
-        """The kind in use.
-
-        `ivf` and `sq8` are `flat` until there are enough vectors to train on, and `ivf` stays so where the vectors are so
-        scattered that most lists would have to be probed.
-        """
+        """The kind in use: `ivf` and `sq8` are `flat` until there are enough vectors to train on."""
         return self._kind
 
     @property
@@ -227,9 +223,7 @@ class VectorIndex:
                     "settings": _shaping(self.settings),
                     "trained_on": self.trained_on,
                     "effort": self.effort,
-                    "margins": {}
-                    if self._lists is None
-                    else {str(depth): margin for depth, margin in self._lists.margins.items()},
+                    "lists": None if self._lists is None else _of_lists(self._lists),
                 },
                 files=files,
             ),
@@ -262,8 +256,9 @@ class VectorIndex:
             seqs = np.fromfile(folder / names[".seqs"], np.int64)
             index._index = faiss.read_index(str(file))
             if details["kind"] == "ivf":
-                margins = {int(depth): margin for depth, margin in details["margins"].items()}
-                index._lists = InvertedLists(index._index, margins)
+                kept = details["lists"]
+                margins = {int(depth): margin for depth, margin in kept["margins"].items()}
+                index._lists = InvertedLists(index._index, margins, kept["usual"])
         except (OSError, RuntimeError, MemoryError, AssertionError) as error:
             raise Stale("damaged", f"the vectors index cannot be read: {error}") from error
         index._kind = details["kind"]
@@ -286,16 +281,6 @@ class VectorIndex:
         else:
             self._index = faiss.IndexFlatIP(self.dimension)
 
-    def _use_lists(self, vectors: np.ndarray, seed: int) -> None:
-        """Take inverted lists for *vectors*, unless they are too scattered for lists to spare anything."""
-        lists, effort = InvertedLists.train(vectors, recall_target=self.settings.recall_target, seed=seed)
-        self.trained_on = len(vectors)
-        if effort["off_ratio"] > _LISTS_PAY_TO and len(vectors) >= _LISTS_PAY_FROM:
-            self.effort = {"recall_at_10": 1.0, "off_ratio": effort["off_ratio"]}
-            return
-        self.effort = effort
-        self._kind, self._index, self._lists = "ivf", lists.index, lists
-
     def _calibrate_graph(self, vectors: np.ndarray, seed: int) -> dict[str, float]:
         """Return the smallest ef whose recall@10 on made questions reaches the target, or the largest there is."""
         made = questions(vectors, seed)
@@ -308,22 +293,39 @@ class VectorIndex:
         return {"ef": ef, "recall_at_10": recall}
 
     def _search(self, queries: np.ndarray, k: int, selection: Selection | None, positions: np.ndarray) -> Found:
-        if selection is None:
-            if self._lists is not None:
-                return self._lists.search(queries, k, None, None)
-            return self._ask(queries, k, self._graph_effort(k, 1.0, None))
-        if self._kind == "flat" and len(queries) == 1:
-            # Reads the selected rows where they are: 0.6 of the time of gathering them first.
-            return self._ask(queries, k, faiss.SearchParameters(sel=faiss.IDSelectorArray(positions)))
-        share = len(positions) / self.count
-        if self._gathers(share, len(queries)):
-            return self._scan(queries, k, positions)
-        selector = faiss.IDSelectorBitmap(len(selection.bits), faiss.swig_ptr(selection.bits))
+        selector, share = None, 1.0
+        if selection is not None:
+            share = len(positions) / self.count
+            if self._gathers(share, len(queries)):
+                return self._scan(queries, k, positions)
+            bits = np.ascontiguousarray(selection.bits)
+            selector = faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
         if self._lists is not None:
-            return self._lists.search(queries, k, positions, selector)
+            return self._search_lists(self._lists, queries, k, None if selection is None else positions, selector)
         if self._kind == "hnsw":
-            return self._ask(queries, k, self._graph_effort(k, share, selector))
-        return self._ask(queries, k, faiss.SearchParameters(sel=selector))
+            ef = math.ceil(max(self.effort.get("ef", _EF[0]), k) / share)
+            parameters = faiss.SearchParametersHNSW(efSearch=ef, sel=selector)
+        else:
+            parameters = None if selector is None else faiss.SearchParameters(sel=selector)
+        found: Found = self._index.search(queries, k, params=parameters)
+        if self._kind == "hnsw" and (found[1] < 0).any():  # the walk met fewer than there are
+            return self._scan(queries, k, np.arange(self.count) if selection is None else positions)
+        return found
+
+    def _search_lists(
+        self, lists: InvertedLists, queries: np.ndarray, k: int, positions: np.ndarray | None, selector: Any
+    ) -> Found:
+        plan = lists.plan(queries, k, positions)
+        everywhere = np.array([chosen is None for chosen in plan])
+        if everywhere.sum() < _TOGETHER:
+            return lists.search(queries, k, plan, selector)
+        scores, found = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
+        among = np.arange(self.count) if positions is None else positions
+        scores[everywhere], found[everywhere] = self._scan(queries[everywhere], k, among)
+        if not everywhere.all():
+            rest = [chosen for chosen in plan if chosen is not None]
+            scores[~everywhere], found[~everywhere] = lists.search(queries[~everywhere], k, rest, selector)
+        return scores, found
 
     def _gathers(self, share: float, queries: int) -> bool:
         """Return whether gathering the selected *share* of the rows for *queries* beats asking the index to filter."""
@@ -341,18 +343,13 @@ class VectorIndex:
             positions = positions[: int(np.searchsorted(positions, self.count))]
         return positions
 
-    def _ask(self, queries: np.ndarray, k: int, parameters: Any) -> Found:
-        found: Found = self._index.search(queries, k, params=parameters)
-        return found
-
-    def _graph_effort(self, k: int, share: float, selector: Any) -> Any:
-        if self._kind != "hnsw":
-            return None
-        ef = math.ceil(max(self.effort.get("ef", _EF[0]), k) / share)
-        return faiss.SearchParametersHNSW(efSearch=ef, sel=selector)
-
     def _scan(self, queries: np.ndarray, k: int, positions: np.ndarray) -> Found:
-        """Return the exact best among *positions*, block by block."""
+        """Return the exact best among *positions*."""
+        plain = self._plain()
+        if plain is not None and len(queries) == 1:
+            # Reads the selected rows where they are: 0.6 of the time of gathering them first.
+            found: Found = plain.search(queries, k, params=faiss.SearchParameters(sel=faiss.IDSelectorArray(positions)))
+            return found
         found = self._scan_block(queries, k, positions[:_BLOCK])
         for start in range(_BLOCK, len(positions), _BLOCK):
             found = _merged(found, self._scan_block(queries, k, positions[start : start + _BLOCK]), k)
@@ -363,13 +360,19 @@ class VectorIndex:
         return scores, positions[rows]
 
     def _rows(self, positions: np.ndarray) -> np.ndarray:
-        if self._kind in ("flat", "hnsw"):
-            stored = self._index if self._kind == "flat" else faiss.downcast_index(self._index.storage)
-            held = faiss.rev_swig_ptr(stored.get_xb(), self.count * self.dimension).reshape(self.count, self.dimension)
+        plain = self._plain()
+        if plain is not None:
+            held = faiss.rev_swig_ptr(plain.get_xb(), self.count * self.dimension).reshape(self.count, self.dimension)
             rows: np.ndarray = held[positions]
             return rows
         found: np.ndarray = self._index.reconstruct_batch(np.ascontiguousarray(positions, np.int64))
         return found
+
+    def _plain(self) -> Any:
+        """Return FAISS's index of plain rows where there is one."""
+        if self._kind == "flat":
+            return self._index
+        return faiss.downcast_index(self._index.storage) if self._kind == "hnsw" else None
 
     def _checked(self, vectors: np.ndarray) -> np.ndarray:
         if vectors.ndim != 2 or vectors.shape[1] != self.dimension:
@@ -386,6 +389,10 @@ def _merged(one: Found, other: Found, k: int) -> Found:
     scores = np.hstack([one[0], other[0]])
     best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(scores, best, axis=1), np.take_along_axis(np.hstack([one[1], other[1]]), best, axis=1)
+
+
+def _of_lists(lists: InvertedLists) -> dict[str, Any]:
+    return {"margins": {str(depth): margin for depth, margin in lists.margins.items()}, "usual": lists.usual}
 
 
 def _shaping(settings: IndexSettings) -> Mapping[str, Any]:
