@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import typer
@@ -25,10 +27,29 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-app.command("guide")(guide.guide)
-app.command("sweep")(sweep.sweep)
-app.command("bench")(bench.bench)
-app.command("operations")(operations_command)
+
+
+def _answering_ctrl_c(command: Callable[..., None]) -> Callable[..., None]:
+    """Return *command*, saying in a line what an interruption left: Typer would only end with its code."""
+
+    @functools.wraps(command)
+    def interruptible(*values: Any, **given: Any) -> None:
+        try:
+            command(*values, **given)
+        except KeyboardInterrupt as error:
+            raise typer.Exit(_fail(str(error) or "interrupted; what was done is kept", INTERRUPTED)) from None
+
+    return interruptible
+
+
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "guide": guide.guide,
+    "sweep": sweep.sweep,
+    "bench": bench.bench,
+    "operations": operations_command,
+}
+for _name, _command in _COMMANDS.items():
+    app.command(_name)(_answering_ctrl_c(_command))
 
 
 @app.callback(invoke_without_command=True)
@@ -50,8 +71,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail(error.text, BAD_INPUT if bad_input else FAILURE)
     except BrokenPipeError:
         return FAILURE  # whoever read our output has gone
-    except (KeyboardInterrupt, typer.Abort) as error:
-        return _fail(str(error) or "interrupted; what was done is kept", INTERRUPTED)
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted", INTERRUPTED)
     return code if isinstance(code, int) else 0
 
 

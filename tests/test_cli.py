@@ -1,0 +1,110 @@
+"""The commands: help at once, one line for whatever goes wrong, exit codes that scripts can rely on."""
+
+import inspect
+import subprocess
+import sys
+
+import pytest
+from typer.main import get_command
+
+from memlab import cli, errors
+from memlab.cli import app, main, sweep
+
+COMMANDS = sorted(get_command(app).commands)
+
+
+def one_line(text):
+    return text.count("\n") == 1 and text.startswith("memlab: ")
+
+
+def test_without_a_command_it_shows_its_help(capsys):
+    """`memlab` alone says what there is, on standard error, with the exit code of bad input."""
+    assert main([]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    for name in COMMANDS:
+        assert name in told.err
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example(name, capsys):
+    """`--help` says what a command does and shows one call of it."""
+    assert main([name, "--help"]) == 0
+    told = capsys.readouterr().out
+    assert f"Usage: memlab {name}" in told
+    assert f"memlab {name}" in told.partition("Example")[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["swep"], "No such command 'swep'"),
+        (["sweep"], "Missing argument"),
+        (["sweep", "x.yaml", "--job", "2"], "--job"),
+        (["sweep", "x.yaml", "--jobs", "0"], "--jobs"),
+        (["sweep", "no/such.yaml"], "no params file 'no/such.yaml'"),
+        (["sweep", "x.yaml", "-p"], "-p"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(capsys, arguments, told):
+    """Unknown commands and options, missing arguments and files."""
+    assert main(arguments) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert one_line(shown.err)
+    assert told in shown.err
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.validation("x", "wrong\nthing"), 2),
+        (errors.not_found("run", "wrong thing"), 2),
+        (errors.permission("locked", "wrong thing"), 1),
+        (errors.internal("disk_full", "wrong thing"), 1),
+        (errors.timeout("pool_full", "wrong thing"), 1),
+    ],
+)
+def test_errors_are_one_line_with_their_code(monkeypatch, capsys, error, code):
+    """Bad input ends with 2, failure with 1; the text stands in one line."""
+
+    def fail(*arguments, **named):
+        raise error
+
+    monkeypatch.setattr("memlab.experiment.sweep.Sweep.load", fail)
+    assert main(["sweep", "x.yaml"]) == code
+    assert capsys.readouterr().err == "memlab: wrong thing\n"
+
+
+@pytest.mark.parametrize(("said", "told"), [("2 of 3 are done", "2 of 3 are done"), ("", "interrupted; what was done is kept")])
+def test_ctrl_c_is_one_line_and_exit_code_130(monkeypatch, capsys, said, told):
+    """An interrupted command says what it left."""
+
+    def interrupt(*arguments, **named):
+        raise KeyboardInterrupt(said)
+
+    monkeypatch.setattr("memlab.experiment.sweep.Sweep.load", interrupt)
+    assert main(["sweep", "x.yaml"]) == 130
+    assert capsys.readouterr().err == f"memlab: {told}\n"
+
+
+def test_a_command_keeps_its_signature():
+    """What answers Ctrl-C does not hide what a command takes."""
+    wrapped = cli._answering_ctrl_c(sweep.sweep)
+    assert wrapped.__doc__ == sweep.sweep.__doc__
+    assert inspect.signature(wrapped) == inspect.signature(sweep.sweep)
+
+
+def test_help_loads_no_engine():
+    """Help comes at once: nothing that opens databases or draws is imported for it."""
+    heavy = ("duckdb", "faiss", "tantivy", "altair", "papermill", "polars")
+    code = f"import sys\nfrom memlab.cli import main\nmain(['--help'])\nprint([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_it_runs_as_a_module(capfd):
+    """`python -m memlab.cli` is the same program."""
+    done = subprocess.run([sys.executable, "-m", "memlab.cli", "sweep", "none.yaml"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert one_line(done.stderr)
