@@ -1,5 +1,6 @@
 """Data frame in, altair chart out. Charts draw what they are given; they do not compute."""
 
+from memlab.charts import lean_import  # noqa: F401  before anything imports altair
 from memlab.charts.comparison import response_times
 from memlab.charts.curves import By, ratio_curve, share_curve, stack
 from memlab.charts.theme import operation_colour, svg_to_pdf, to_svg

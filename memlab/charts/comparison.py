@@ -14,7 +14,7 @@ def response_times(
     """Return percentiles of response times of two settings, one row a percentile, on a logarithmic axis.
 
     Args:
-        frame: `group` (what the rows belong to: an operation, a rate), `percentile`, `setting` (reference or candidate),
+        frame: `group` (an operation, whose name has its colour, or an empty text), `percentile`, `setting` (reference or candidate),
             `value_ms`, `low_ms`, `high_ms`; rows without a value are left out.
         labels: what the reference and the candidate are called.
     """
@@ -37,7 +37,13 @@ def response_times(
     for place, group in enumerate(groups):
         last = place == len(groups) - 1
         base = alt.Chart(alt.InlineData(values=[row for row in records if row["group"] == group])).encode(
-            y=alt.Y("percentile:N", title=group or None, sort=percentiles, scale=alt.Scale(domain=percentiles)),
+            y=alt.Y(
+                "percentile:N",
+                title=group or None,
+                sort=percentiles,
+                scale=alt.Scale(domain=percentiles),
+                axis=alt.Axis(titleColor=theme.operation_colour(group), titleFontWeight="bold"),
+            ),
             yOffset=alt.YOffset("setting:N", sort=list(labels), scale=alt.Scale(domain=list(labels))),
             color=alt.Color("setting:N", title=None, scale=colour),
         )

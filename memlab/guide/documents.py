@@ -21,7 +21,7 @@ from memlab.guide.figures import Style
 TEMPLATES = Path(__file__).parent / "templates"
 # Long lines of a pipe table would otherwise fix its column widths by the dashes under its head.
 _READ = "markdown+pipe_tables-smart"
-_FEW = 3  # runs that are cited one by one; a figure of more leads to the table that lists them
+_FEW = 2  # runs that are cited one by one; a figure of more leads to the table that lists them
 _OPTIONS = ["--columns=10000", "--wrap=none"]
 
 
@@ -90,6 +90,7 @@ def to_pdf(markdown: str, path: Path, *, title: str, subtitle: str, charts_in: P
             *_title(title, subtitle),
         ]
         text = _CITATION.sub(r"`#cited[`{=typst}\1`]`{=typst}", _CHART.sub(r"](\1.pdf)", markdown))
+        text = text.replace(NEW_PAGE, "`#pagebreak(weak: true)`{=typst}")
         source = pypandoc.convert_text(text, "typst", format=_READ, extra_args=options)
         (inside / "guide.typ").write_text(source, encoding="utf-8")
         try:
@@ -98,6 +99,7 @@ def to_pdf(markdown: str, path: Path, *, title: str, subtitle: str, charts_in: P
             raise internal("document", f"typst cannot set '{path.name}': {error}") from error
 
 
+NEW_PAGE = "<!-- new page -->"
 _CITATION = re.compile(r"<sup>(.*?)</sup>")
 _CHART = re.compile(r"\]\(([\w./-]+)\.svg\)")
 

@@ -45,7 +45,28 @@ EXCEPTIONS: Mapping[str, str] = {
 """What may hold digits in a guide without being a figure, and why."""
 
 
-class Figure(msgspec.Struct, frozen=True):
+class Reading(msgspec.Struct, frozen=True, tag="reading"):
+    """A number with its 95 % interval.
+
+    `format` takes a number's format, with `±` at its end for the interval.
+
+    >>> format(Reading(0.42, low=0.4, high=0.45), ".2f±")
+    '0.42 (0.40 to 0.45)'
+    """
+
+    value: Value
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+
+    def __format__(self, spec: str) -> str:
+        return _formatted(self, spec)
+
+    def __str__(self) -> str:
+        return _formatted(self, "")
+
+
+class Figure(msgspec.Struct, frozen=True, tag="figure"):
     """A number, or a fact, that was read from a run.
 
     Attributes:
@@ -55,10 +76,8 @@ class Figure(msgspec.Struct, frozen=True):
         low, high: its 95 % interval, where it has one.
         path: where it stands in the run's document; the build reads it there again. None where it was derived.
 
-    `format` takes a number's format, with `±` at its end for the interval: `{cut:.2f±}` reads `0.42 (0.40 to 0.45)`.
-
-    >>> format(Figure(0.42, ("01-cache-size/3f",), low=0.4, high=0.45), ".2f±")
-    '0.42 (0.40 to 0.45)'
+    >>> format(Figure(12.34, ("01-cache-size/3f",), "ms"), ".1f")
+    '12.3\u202fms'
     """
 
     value: Value
@@ -83,18 +102,22 @@ class Figure(msgspec.Struct, frozen=True):
         return cls(value, (run.id,), unit, low, high, path)
 
     def __format__(self, spec: str) -> str:
-        interval = spec.endswith("±")
-        spec = spec.removesuffix("±")
-        if self.value is None:
-            return "too few samples"
-        number = _number(self.value, spec)
-        text = f"{number}{_BESIDE}{self.unit}" if self.unit else number
-        if interval and self.low is not None and self.high is not None:
-            text += f" ({_number(self.low, spec)} to {_number(self.high, spec)})"
-        return text
+        return _formatted(self, spec)
 
     def __str__(self) -> str:
-        return format(self, "")
+        return _formatted(self, "")
+
+
+def _formatted(figure: Figure | Reading, spec: str) -> str:
+    interval = spec.endswith("±")
+    spec = spec.removesuffix("±")
+    if figure.value is None:
+        return "too few samples"
+    number = _number(figure.value, spec)
+    text = f"{number}{_BESIDE}{figure.unit}" if figure.unit else number
+    if interval and figure.low is not None and figure.high is not None:
+        text += f" ({_number(figure.low, spec)} to {_number(figure.high, spec)})"
+    return text
 
 
 def _number(value: Value, spec: str) -> str:

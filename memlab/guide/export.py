@@ -1,0 +1,213 @@
+"""Runs to the Optimization Guide: Markdown, HTML, PDF, and the settings that it recommends.
+
+    sweeps ──summary notebooks──▸ findings, charts ──▸ recommended settings ──one interleaved run──▸ before and after
+                                                                    │
+                                     optimization-guide.{md,html,pdf}, recommended.toml, charts/
+
+Nothing is measured here but what `run` asks the sweeps for; every number is read from a run (see `figures`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from memlab.errors import internal, validation
+from memlab.experiment import sweep
+from memlab.experiment.executor import Executor
+from memlab.experiment.progress import Bar
+from memlab.experiment.results import Run
+from memlab.guide import documents, figures, sections
+from memlab.guide.figures import Figure
+from memlab.guide.findings import Finding, read_chart, read_finding
+from memlab.guide.sections import AFTER, QUESTIONS, Evidence
+from memlab.settings import Settings
+
+NAME = "optimization-guide"
+TITLE = "Optimization guide"
+_SUMMARY_TIMEOUT_S = 300.0
+_SETTINGS_HEAD = "# Recommended by the Optimization Guide beside this file; each line names the run that shows it."
+_SMOKE_HEAD = "# Written by a smoke run, which recommends nothing: these are the defaults."
+
+
+class Written(NamedTuple):
+    """What was written, and whether it holds findings or only proves that it runs."""
+
+    markdown: Path
+    html: Path
+    pdf: Path
+    settings: Path
+    finding: bool
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every document."""
+        return self.markdown, self.html, self.pdf, self.settings
+
+
+def build(
+    params: str | Path = "params",
+    results: str | Path = "results",
+    out: str | Path | None = None,
+    *,
+    data: str | Path | None = None,
+    run: bool = False,
+    smoke: bool = False,
+    progress: bool = True,
+) -> Written:
+    """Write the guide of the sweeps in *params* and return where it stands.
+
+    Args:
+        params: folder of the params files; their notebooks stand where they say.
+        results: folder of runs.
+        out: folder for the guide; default: `guide` inside *results*, `guide.smoke` for smoke runs.
+        data: folder of conversations instead of generated ones.
+        run: measure the points that are missing; without, they are an error. The run of the recommended settings, which
+            depends on the findings, is always measured when it is missing.
+        smoke: use the smoke sweeps: the guide then proves that it runs, and finds nothing.
+    Raises:
+        MemlabError: NOT_FOUND `run`: points are missing; VALIDATION `bare_number`, `unknown_run`, `stale_run`: see
+            `figures.check`; INTERNAL `sweep`: a point failed.
+    """
+    kept = Path(results)
+    folder = Path(out) if out is not None else kept / ("guide.smoke" if smoke else "guide")
+    evidence = gather(Path(params), kept, folder, data=data, run=run, smoke=smoke, progress=progress)
+    return render(evidence, folder)
+
+
+def gather(
+    params: Path, results: Path, folder: Path, *, data: str | Path | None, run: bool, smoke: bool, progress: bool
+) -> Evidence:
+    """Return runs and findings, measuring what *run* allows."""
+    ending = ".smoke.yaml" if smoke else ".yaml"
+    files = {question.experiment: params / f"{question.experiment}{ending}" for question in QUESTIONS}
+    sweeps = {experiment: sweep.Sweep.load(path, data=data) for experiment, path in files.items()}
+    final = sweep.Sweep.load(params / f"{AFTER}{ending}", data=data)  # checked before anything is measured
+    if run:
+        for points in sweeps.values():
+            _measure(points, results, progress)
+    runs = {experiment: points.runs(results) for experiment, points in sweeps.items()}
+    notebooks: dict[str, Path] = {}
+    with contextlib.ExitStack() as stack:
+        for experiment, points in sweeps.items():
+            given = {"params": files[experiment], "folder": results, "data": data}
+            source = points.notebook.with_name(f"{experiment}-summary.ipynb")
+            notebooks[experiment] = _summarise(source, folder / "notebooks", given, runs[experiment], stack)
+    findings = {experiment: read_finding(notebook) for experiment, notebook in notebooks.items()}
+    recommended = recommend(findings.values())
+    final = final.with_settings(recommended)
+    _measure(final, results, progress)
+    (after,) = final.runs(results)
+    notebooks[AFTER] = after.notebook
+    findings[AFTER] = read_finding(after.notebook)
+    drawings = {experiment: read_chart(notebook) for experiment, notebook in notebooks.items()}
+    return Evidence(runs, findings, drawings, after, recommended)
+
+
+def recommend(found: Iterable[Finding]) -> Settings:
+    """Return the defaults with what the findings recommend in place."""
+    settings = Settings()
+    for finding in found:
+        settings = Settings.of(finding.recommended, settings)
+    return settings
+
+
+def _measure(points: sweep.Sweep, results: Path, progress: bool) -> None:
+    outcome = sweep.run(points, results, progress=Bar(points.experiment) if progress else None)
+    if outcome.failed:
+        first = outcome.failed[0]
+        text = f"{points.experiment}: {len(outcome.failed)} points failed; {first.error}; see '{first.notebook}', then run again"
+        raise internal("sweep", text)
+
+
+def _summarise(
+    source: Path, folder: Path, given: Mapping[str, Path | str | None], runs: Sequence[Run], stack: contextlib.ExitStack
+) -> Path:
+    """Execute a summary notebook, unless it was executed for the same runs by the same code; return where it stands.
+
+    Args:
+        given: its parameters.
+        stack: closes what executes notebooks, which a guide without changes never starts.
+    """
+    target = folder / source.name
+    package = Path(__file__).parent.parent
+    judging = [source, *(path for part in ("charts", "guide") for path in sorted((package / part).glob("*.py")))]
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in judging))
+    parameters = {name: None if value is None else str(Path(value).resolve()) for name, value in given.items()}
+    digest.update(json.dumps([[run.id for run in runs], parameters]).encode())
+    key = digest.hexdigest()
+    if target.is_file() and json.loads(target.read_text(encoding="utf-8"))["metadata"].get("memlab") == key:
+        return target
+    folder.mkdir(parents=True, exist_ok=True)
+    executor = stack.enter_context(contextlib.closing(Executor()))
+    partial = target.with_name(f".{target.name}")
+    executor.submit(source, partial, parameters, _SUMMARY_TIMEOUT_S)
+    ended, error = False, None
+    while not ended:
+        ended, error = executor.poll(1.0)
+    if error is not None:
+        raise internal("notebook", f"notebook '{source.name}' failed: {error}; see '{partial}'")
+    notebook = json.loads(partial.read_text(encoding="utf-8"))
+    notebook["metadata"]["memlab"] = key
+    partial.write_text(json.dumps(notebook, indent=1, ensure_ascii=False), encoding="utf-8")
+    partial.replace(target)
+    return target
+
+
+def render(evidence: Evidence, folder: Path) -> Written:
+    """Write the documents of *evidence* into *folder*; nothing is replaced when a number has no run.
+
+    Raises:
+        MemlabError: VALIDATION `bare_number`, `unknown_run` or `stale_run`; see `figures.check`.
+    """
+    every = sections.all_runs(evidence)
+    verify(evidence.findings.values(), every)
+    template = (documents.TEMPLATES / f"{NAME}.md").read_text(encoding="utf-8")
+    body = figures.write(template, **sections.fields(evidence))
+    figures.check(body, {run.id: figures.Source(run.id, run.is_current) for run in every})
+    finding = sections.is_finding(evidence)
+    subtitle = "For generated conversations" if evidence.after.data is None else "For conversations of your own"
+    if not finding:
+        subtitle = "A smoke run: it proves that it runs"
+    drawn = folder / "charts"
+    drawn.mkdir(parents=True, exist_ok=True)
+    for experiment, svg in evidence.drawings.items():
+        _replace(drawn / f"{experiment}.svg", svg)
+    keys = figures.short_keys(figures.cited(body))
+    markdown = folder / f"{NAME}.md"
+    html, pdf = folder / f"{NAME}.html", folder / f"{NAME}.pdf"
+    _replace(markdown, f"# {TITLE}\n\n*{subtitle}*\n\n{figures.cite(body, documents.readable(keys))}")
+    page = figures.cite(body, documents.linked(keys))
+    documents.to_html(page, html, title=TITLE, subtitle=subtitle, charts_in=folder)
+    documents.to_pdf(page, pdf, title=TITLE, subtitle=subtitle, charts_in=folder)
+    settings = folder / "recommended.toml"
+    head = _SETTINGS_HEAD if finding else _SMOKE_HEAD
+    _replace(settings, f"{head}\n{figures.plain(sections.settings_file(evidence))}\n")
+    return Written(markdown, html, pdf, settings, finding)
+
+
+def verify(found: Iterable[Finding], runs: Iterable[Run]) -> None:
+    """Read every number of the findings in its run again.
+
+    Raises:
+        MemlabError: VALIDATION `unknown_run`: its run is not among *runs*; `figure`: the run says something else.
+    """
+    known = {run.id: run for run in runs}
+    for finding in found:
+        for name, figure in finding.scalars.items():
+            if not isinstance(figure, Figure) or figure.path is None:
+                continue
+            if figure.runs[0] not in known:
+                raise validation("unknown_run", f"figure {name} comes from run {figure.runs[0]}, which is not in the results")
+            if figures.read(known[figure.runs[0]], figure.path) != (figure.value, figure.low, figure.high):
+                raise validation("figure", f"figure {name} = {figure} is not what run {figure.runs[0]} holds at {figure.path}")
+
+
+def _replace(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
