@@ -178,13 +178,12 @@ def _connect(path: Path, *, threads: int, memory_limit_bytes: int) -> duckdb.Duc
             "memory_limit": f"{memory_limit_bytes}B",
             "checkpoint_threshold": _NEVER,
             "max_temp_directory_size": f"{4 * memory_limit_bytes}B",
-            "enable_external_access": "false",
+            "enable_external_access": "false",  # files, other databases, and data frames of the caller's by their names
             "autoinstall_known_extensions": "false",
             "autoload_known_extensions": "false",
             "allow_community_extensions": "false",
             "allow_unsigned_extensions": "false",
             "allow_persistent_secrets": "false",
-            "python_enable_replacements": "false",
         },
     )
     try:

@@ -12,6 +12,7 @@ import sys
 from contextlib import suppress
 
 import duckdb
+import pyarrow as pa
 import pytest
 import structlog
 
@@ -19,7 +20,7 @@ from memlab.errors import ErrorType, MemlabError
 from memlab.settings import StorageSettings
 from memlab.storage import database as module
 from memlab.storage import files, instance, mark
-from memlab.storage.database import Database
+from memlab.storage.database import Database, Transaction
 from memlab.storage.mark import HighWaterMark
 from memlab.storage.migrations import MIGRATIONS, Migration
 from tests.storage.rows import SETTINGS, insert, nothing, opened, rows_of, stored
@@ -188,15 +189,23 @@ def test_what_is_stored_is_there_when_opened_again(path):
 
 def test_all_files_are_private(path):
     """Database, log, mark, lock and the folder for spilled data are for their owner only, whatever the umask."""
+    log = path.with_name("lab.duckdb.wal")
+
+    def member(transaction: Transaction) -> None:
+        during.append(stat.S_IMODE(log.stat().st_mode))  # before anything of value is in it
+        transaction.insert("memories", rows_of([1]))
+
+    during: list[int] = []
     before = os.umask(0)
     try:
         with opened(path) as database:
-            database.transact([insert(1)], nothing)
+            database.transact([member], nothing)
             modes = {entry.name: stat.S_IMODE(entry.stat().st_mode) for entry in path.parent.iterdir()}
             database.checkpoint()
-            assert stat.S_IMODE(path.with_name("lab.duckdb.wal").stat().st_mode) == 0o600
+            assert stat.S_IMODE(log.stat().st_mode) == 0o600
     finally:
         os.umask(before)
+    assert during == [0o600]
     assert modes == {
         "lab.duckdb": 0o600, "lab.duckdb.wal": 0o600, "lab.duckdb.mark": 0o600, "lab.duckdb.lock": 0o600, "lab.duckdb.tmp": 0o700,
     }  # fmt: skip
@@ -533,10 +542,10 @@ def test_the_engine_refuses_what_memlab_never_needs(path, probe):
 
 def test_variables_of_the_process_are_no_tables(path):
     """DuckDB would read any data frame of the caller's by its name."""
-    secrets = duckdb.from_query("SELECT 1 AS a")
-    with opened(path) as database, pytest.raises(MemlabError):
-        database.read("SELECT * FROM secrets")
-    assert secrets is not None
+    secrets = pa.table({"a": [1]})
+    with opened(path) as database, database._lease() as held, held.cursor() as cursor, pytest.raises(duckdb.CatalogException):
+        cursor.connection.execute("SELECT * FROM secrets")
+    assert secrets.num_rows == 1
 
 
 def test_bounds_are_set(path):

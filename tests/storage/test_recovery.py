@@ -209,11 +209,15 @@ def refused(path: Path) -> MemlabError:
     return error.value
 
 
-def test_a_broken_record_before_intact_ones_is_refused(tmp_path, original):
+@pytest.mark.parametrize("record", [0, 1, 3])
+def test_a_broken_record_before_intact_ones_is_refused(tmp_path, original, record):
     """Cutting there would throw away transactions that can still be read: a person decides."""
     files, ends = original
-    path = laid_out(tmp_path, files, flipped(files["lab.duckdb.wal"], ends[2] + 40))
+    log = files["lab.duckdb.wal"]
+    begin, size, _ = [frame for frame in frames(log) if frame[0] >= ends[2]][record]
+    path = laid_out(tmp_path, files, flipped(log, begin + 16 + size // 2))
     error = refused(path)
+    assert "can still be read" in error.text
     assert "restore a backup" in error.text
     assert quarantined(path) == []
 
@@ -260,8 +264,10 @@ def test_a_log_that_is_none_raises_the_alarm_of_the_mark(tmp_path, original, log
 # --- any damage ------------------------------------------------------------------------------------------------------
 
 
-def judge(folder: Path, files: dict[str, bytes], log: bytes) -> str:
+def judge(folder: Path, original: tuple[dict[str, bytes], list[int]], log: bytes) -> str:
     """Open a damaged copy; return what became of it, after checking that no loss was silent and nothing was destroyed."""
+    files, ends = original
+    whole = files["lab.duckdb.wal"]
     folder.mkdir()
     path = laid_out(folder, files, log)
     before = contents(path)
@@ -275,6 +281,10 @@ def judge(folder: Path, files: dict[str, bytes], log: bytes) -> str:
         count = len(rows) // 2
         assert rows == groups(count)  # whole groups, in order, none left out in the middle
         assert database.is_behind_mark == (count < GROUPS)
+        # What is left out has no intact group in it, the broken one aside.
+        assert not any(
+            log[ends[lost - 1] : ends[lost]] == whole[ends[lost - 1] : ends[lost]] for lost in range(count + 1, GROUPS)
+        )
         if database.recovered is not None:
             assert quarantined(path) == [log]
             return "cut"
@@ -310,9 +320,8 @@ def damaged(log: bytes, chance: random.Random) -> bytes:
 
 def test_no_damage_to_the_log_is_a_silent_loss(tmp_path, original):
     """Whatever is done to a log: the database holds whole groups from the first on, and where one is missing, it says so."""
-    files, _ = original
     chance = random.Random(20261123)
-    seen = [judge(tmp_path / str(number), files, damaged(files["lab.duckdb.wal"], chance)) for number in range(70)]
+    seen = [judge(tmp_path / str(number), original, damaged(original[0]["lab.duckdb.wal"], chance)) for number in range(70)]
     assert {"refused", "cut", "behind", "whole"} <= set(seen)  # the damage is of every kind
 
 
@@ -322,6 +331,6 @@ def test_no_cut_at_any_byte_is_a_silent_loss(tmp_path, original):
     files, ends = original
     log = files["lab.duckdb.wal"]
     for at in (*range(ends[0] + 100), *range(ends[-2] - 100, len(log))):
-        judge(tmp_path / f"{at}-cut", files, log[:at])
+        judge(tmp_path / f"{at}-cut", original, log[:at])
         other = (log[:at] + bytes(len(log) - at), log[:at] + bytes(4096), flipped(log, at, at // 3 % 8))[at % 3]
-        judge(tmp_path / f"{at}-other", files, other)
+        judge(tmp_path / f"{at}-other", original, other)
