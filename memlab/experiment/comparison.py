@@ -43,6 +43,7 @@ Progress: TypeAlias = Callable[[int, int], None]
 _CHUNK = 2_000  # events loaded in one transaction
 _CLOSED_CALLS = 5_000  # prepared for a closed loop, which then begins again
 _DATABASE = "memory.duckdb"
+_LOADED = "loaded.json"
 _EXACT = Settings.of({"cache": None, "pool": None, "index.kind": "flat"})
 
 
@@ -81,7 +82,8 @@ def measure_point(
     """Measure one point of a sweep; what a point's notebook calls.
 
     Args:
-        point: `reference` and `candidate`, settings over the defaults, and `values`, the point's place in the grid.
+        point: `reference` and `candidate`, settings over the defaults; `values`, the point's place in the grid; and `prepared`, a
+            folder in which the points of a sweep share the database that they begin with.
         workload: as a params file has it.
         seed: of corpus, traffic and order.
         repeats: of each setting.
@@ -107,6 +109,7 @@ def measure_point(
         size=cast(Size, size),
         values=dict(point.get("values") or {}),
         folder=None if out is None else Path(out),
+        prepared=Path(point["prepared"]) if point.get("prepared") else None,
     )
     if out is not None:
         measured.write(Path(out))
@@ -132,6 +135,7 @@ def compare(
     size: Size = "smoke",
     values: Mapping[str, Any] | None = None,
     folder: Path | None = None,
+    prepared: Path | None = None,
     progress: Progress | None = None,
 ) -> Measurement:
     """Measure two settings on copies of one database.
@@ -142,11 +146,12 @@ def compare(
 
     Args:
         folder: existing folder in which the databases are made, on the disk that is to be measured; default: a temporary one.
+        prepared: existing folder for the filled database, which later comparisons of the same code on the same corpus then find.
         progress: told of repeats done and their number.
     """
     with tempfile.TemporaryDirectory(prefix="databases-", dir=folder, ignore_cleanup_errors=True) as name:
         settings = {"reference": reference, "candidate": candidate}
-        comparison = _Comparison(corpus, traffic, settings, seed, repeats, Path(name), progress)
+        comparison = _Comparison(corpus, traffic, settings, seed, repeats, Path(name), prepared, progress)
         with _quiet():
             return run_in_own_loop(comparison.run(size, values or {}))
 
@@ -188,6 +193,7 @@ class _Comparison:
         seed: int,
         repeats: int,
         folder: Path,
+        prepared: Path | None,
         progress: Progress | None,
     ) -> None:
         self.corpus = corpus
@@ -196,6 +202,7 @@ class _Comparison:
         self.seed = seed
         self.repeats = repeats
         self.folder = folder
+        self.prepared = prepared
         self.progress = progress
         self.origin_ns = clock.monotonic_ns()
         self.samples, self.closed = Recorder(), Recorder()
@@ -277,11 +284,17 @@ class _Comparison:
 
     async def _prepare(self) -> Loaded:
         """Fill one database, close it and copy its files: an open one must never be copied."""
-        with self._open("prepared", Settings.off()) as engine:
-            loaded = await load(engine, self.corpus)
+        source = self.folder / "prepared" if self.prepared is None else self.prepared / self.corpus.digest()[:16]
+        if not source.is_dir():
+            with self._open("prepared", Settings.off()) as engine:
+                loaded = await load(engine, self.corpus)
+            (self.folder / "prepared" / _LOADED).write_bytes(msgspec.json.encode(loaded))
+            if self.prepared is not None:
+                with contextlib.suppress(OSError):  # another point was faster; equal corpora make equal databases
+                    (self.folder / "prepared").rename(source)
         for name in [*self.settings, *(f"exact-{name}" for name in self._exact_copies)]:
-            shutil.copytree(self.folder / "prepared", self.folder / name)
-        return loaded
+            shutil.copytree(source, self.folder / name, ignore=shutil.ignore_patterns(_LOADED))
+        return msgspec.json.decode((source / _LOADED).read_bytes(), type=Loaded)
 
     def _open(self, name: str, settings: Settings) -> Engine:
         folder = self.folder / name
@@ -292,7 +305,7 @@ class _Comparison:
         costs = []
         (call,) = mix.calls(1, self.seed)
         for _ in range(3):
-            costs.append(await driver_cost(call, counter))
+            costs.append(await driver_cost(call, counter, calls=1_000))
             counter.mean()
         mix.rewind()
         return sorted(costs, key=lambda cost: cost.call_us)[1]

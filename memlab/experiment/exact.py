@@ -8,6 +8,7 @@ the rows that it was bound to see.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -41,24 +42,26 @@ async def recall_of(execute: Execute, calls: Sequence[Call], sent: Sequence[Sent
     writes = [one for one in sent if not lookup(calls[one.position].operation).reads and one.sample.outcome in ("ok", "unknown")]
     steps = sorted([*writes, *(one for one in sent if one.value is not None)], key=lambda one: _moment(one, calls))
     recalls: dict[int, float] = {}
-    group: list[Call] = []
-    for one in steps:
-        call = calls[one.position]
-        if not lookup(call.operation).reads:
-            group.append(call)
+    # Neighbours of one kind go together: one transaction, or one search for many, where the copy batches.
+    for reads, group in itertools.groupby(steps, key=lambda one: lookup(calls[one.position].operation).reads):
+        if not reads:
+            await _write(execute, [calls[one.position] for one in group])
             continue
-        await _write(execute, group)
-        group = []
-        overlapping = {
-            calls[write.position].parameters.get("content")
-            for write in writes
-            if write.sample.outcome == "unknown" or _overlap(write.sample, one.sample)
-        }
-        recall = await _judge(execute, call, one.value, overlapping)
-        if recall is not None:
-            recalls[one.position] = recall
-    await _write(execute, group)
+        asked = list(group)
+        judged = await asyncio.gather(
+            *(_judge(execute, calls[one.position], one.value, _overlapping(one, writes, calls)) for one in asked)
+        )
+        recalls |= {one.position: recall for one, recall in zip(asked, judged, strict=True) if recall is not None}
     return recalls
+
+
+def _overlapping(read: Sent, writes: Sequence[Sent], calls: Sequence[Call]) -> set[Any]:
+    """Return the contents whose writing overlapped a search in time, or may still come."""
+    return {
+        calls[write.position].parameters.get("content")
+        for write in writes
+        if write.sample.outcome == "unknown" or _overlap(write.sample, read.sample)
+    }
 
 
 def _moment(one: Sent, calls: Sequence[Call]) -> int:
@@ -70,7 +73,7 @@ def _overlap(write: Sample, read: Sample) -> bool:
 
 
 async def _write(execute: Execute, group: Sequence[Call]) -> None:
-    """Repeat writes together: one transaction, where the copy batches."""
+    """Repeat writes, all at once."""
     outcomes = await asyncio.gather(
         *(execute(call.operation, call.parameters, session=call.session) for call in group), return_exceptions=True
     )

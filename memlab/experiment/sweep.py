@@ -499,10 +499,12 @@ def _measure_all(sweep: Sweep, folder: Path, points: Sequence[Point], jobs: int,
     waiting = list(points)
     running: list[_Running] = []
     with contextlib.ExitStack() as stack:
+        # All points begin with the same memories: one database, filled once, is copied for each.
+        prepared = stack.enter_context(results.draft(folder, sweep.experiment, "prepared"))
         idle = [stack.enter_context(contextlib.closing(Executor())) for _ in range(min(jobs, len(points)))]
         while waiting or running:
             while waiting and idle:
-                running.append(_Running(sweep, waiting.pop(0), folder, idle.pop(), stack))
+                running.append(_Running(sweep, waiting.pop(0), folder, prepared, idle.pop(), stack))
             for one in list(running):
                 finished = one.poll(0.2 / len(running))
                 if finished is not None:
@@ -535,7 +537,9 @@ def _refuse_other_host(found: Iterable[Run], folder: Path) -> None:
 class _Running:
     """One point while it is measured: a notebook in an executor, and the draft of its run."""
 
-    def __init__(self, sweep: Sweep, point: Point, folder: Path, executor: Executor, stack: contextlib.ExitStack) -> None:
+    def __init__(
+        self, sweep: Sweep, point: Point, folder: Path, prepared: Path, executor: Executor, stack: contextlib.ExitStack
+    ) -> None:
         self.point = point
         self.executor = executor
         self._sweep = sweep
@@ -552,6 +556,7 @@ class _Running:
                 "values": dict(point.values),
                 "reference": point.reference.to_dict(),
                 "candidate": point.candidate.to_dict(),
+                "prepared": str(prepared.resolve()),
             },
             "workload": point.workload.resolved(Path.cwd()).to_dict(),
             "seed": sweep.seed,
@@ -580,7 +585,7 @@ class _Running:
             except (OSError, ValueError) as problem:
                 error = f"the notebook left no summary.json in its folder `out`: {problem}"
         if error is None and results.code_changed():
-            error = "memlab's own sources changed while it was measured"
+            error = "memlab's own sources were edited meanwhile; sweep again"
         if error is not None and shutil.disk_usage(self._results).free < _FREE_BYTES // 4:
             raise results.disk_full(self._results)
         for leftover in self._draft.glob("databases-*"):

@@ -158,3 +158,13 @@ def test_bad_input_is_refused_before_anything_is_measured(tmp_path, changes, tol
         measure_point(arguments.pop("point"), **arguments)
     assert told in caught.value.text
     assert list(tmp_path.iterdir()) == []
+
+
+def test_points_of_a_sweep_share_what_they_begin_with(tmp_path):
+    """The first comparison fills a database, the next ones on the same corpus copy it; another corpus is another one."""
+    (tmp_path / "prepared").mkdir()
+    traffic = TRAFFIC | {"beside": None, "duration_s": 0.05, "recall_samples": 2}
+    for seed, databases in ((1, 1), (1, 1), (2, 2)):
+        made = measure_point({"prepared": str(tmp_path / "prepared")}, workload=traffic, seed=seed, repeats=1)
+        assert made.summary["candidate"]["outcomes"].keys() == {"ok"}
+        assert len(list((tmp_path / "prepared").iterdir())) == databases

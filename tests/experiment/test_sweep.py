@@ -389,6 +389,7 @@ def test_ctrl_c_keeps_what_is_done(params, tmp_path):
     assert not _lives(kernel)
     (tmp_path / "go").write_text("")
     outcome = sweep.run(Sweep.load(params()), tmp_path / "results")
+    assert [run.error for run in outcome.failed] == []
     assert (len(outcome.done), len(outcome.reused)) == (1, 1)
 
 
