@@ -359,11 +359,13 @@ class Directory:
             self._partitions[key] = Partition()
         return self._partitions[key]
 
-    def counts(self) -> dict[int, int]:
-        """Return how many memories each session holds, by session code."""
+    def counts(self, now: int) -> dict[int, int]:
+        """Return how many memories each session holds at *now*, by session code."""
+        names = {code: name for name, code in LAYER_CODES.items()}
         totals: dict[int, int] = {}
-        for (session, _), partition in self._partitions.items():
-            totals[session] = totals.get(session, 0) + partition.count
+        for (session, layer), partition in self._partitions.items():
+            count = partition.count if partition.first_expiry > now else len(self.select(session, names[layer], now))
+            totals[session] = totals.get(session, 0) + count
         return totals
 
 

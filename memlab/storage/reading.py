@@ -407,7 +407,7 @@ class Reader:
 
     def _list_sessions(self, demand: ask.Sessions) -> tuple[list[dict[str, Any]], str | None]:
         with self._indexes.lock.reading():
-            totals = self._indexes.directory.counts()
+            totals = self._indexes.directory.counts(wall_us())
         rows = self._database.read(
             "SELECT session, code, created_at FROM sessions WHERE session > ? ORDER BY session LIMIT ?",
             ["" if demand.after is None else self._opened(b"sessions", demand.after).decode(), demand.limit + 1],
@@ -421,11 +421,13 @@ class Reader:
 
     def _export(self, session: int, format: str) -> bytes:
         """Return every memory of the session and its earlier versions, oldest first, one record a line or a row."""
+        now = naive(wall_us())
         rows = self._database.read(
             "SELECT * FROM (SELECT layer, seq, true AS current, record FROM memories "
             "WHERE session = ? AND (expires_at IS NULL OR expires_at > ?) "
-            "UNION ALL SELECT layer, seq, false, record FROM versions WHERE session = ?) ORDER BY seq",
-            [session, naive(wall_us()), session],
+            "UNION ALL SELECT layer, seq, false, record FROM versions WHERE session = ? AND origin IN "
+            "(SELECT origin FROM memories WHERE session = ? AND (expires_at IS NULL OR expires_at > ?))) ORDER BY seq",
+            [session, now, session, session, now],
         )
         if format == "jsonl":
             lines = (

@@ -20,7 +20,7 @@ from memlab.storage import demands as ask
 from memlab.storage import records
 from memlab.storage.calls import Call, Keyed
 from memlab.storage.database import Database, Transaction
-from memlab.storage.directory import NEVER, Entry, microseconds, naive
+from memlab.storage.directory import NEVER, Entry, microseconds, naive, wall_us
 from memlab.storage.indexes import Added, Closed, Dropped, Indexes, Opened
 from memlab.storage.phases import Phases
 from memlab.storage.reading import Reader
@@ -383,7 +383,7 @@ class Writer:
             raise _ScansAfterChangesError
         name = next(name for name, code in self._indexes.codes.items() if code == session)
         with self._indexes.lock.reading():
-            total = self._indexes.directory.counts().get(session, 0)
+            total = self._indexes.directory.counts(wall_us()).get(session, 0)
         transaction.execute("DELETE FROM memories WHERE session = ?", [session])
         transaction.execute("DELETE FROM versions WHERE session = ?", [session])
         transaction.execute("DELETE FROM idempotency WHERE session = ?", [session])
