@@ -586,7 +586,7 @@ class _Running:
                 error = f"the notebook left no summary.json in its folder `out`: {problem}"
         if error is None and results.code_changed():
             error = "memlab's own sources were edited meanwhile; sweep again"
-        if error is not None and shutil.disk_usage(self._results).free < _FREE_BYTES // 4:
+        if error is not None and re.search("no space left|disk is full|quota exceeded", error, re.IGNORECASE):
             raise results.disk_full(self._results)
         for leftover in self._draft.glob("databases-*"):
             shutil.rmtree(leftover, ignore_errors=True)

@@ -336,14 +336,33 @@ def test_a_notebook_that_leaves_no_summary_has_failed(params, tmp_path):
     assert "no summary.json" in outcome.failed[0].error
 
 
-@pytest.mark.serial
-def test_a_full_disk_ends_a_sweep_in_one_line(params, tmp_path, monkeypatch):
-    """Without room nothing is begun, and nothing half-written stays."""
+def nothing_is_kept(folder):
+    return not [path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
+
+
+def test_a_point_is_not_begun_without_room(params, tmp_path, monkeypatch):
+    """Where little space is left a sweep ends before it measures, in one line."""
     monkeypatch.setattr(sweep, "_FREE_BYTES", 1 << 62)
     with pytest.raises(MemlabError, match="no space left for results") as caught:
         sweep.run(Sweep.load(params()), tmp_path / "results")
     assert caught.value.reason == "disk_full"
-    assert not [path for path in (tmp_path / "results").rglob("*") if path.is_file() and path.name != ".lock"]
+    assert nothing_is_kept(tmp_path / "results")
+
+
+@pytest.mark.serial
+@pytest.mark.parametrize(
+    "error",
+    [
+        "raise OSError(28, 'No space left on device')",
+        "from memlab.errors import internal\nraise internal('disk_full', 'the disk is full: free some space')",
+    ],
+)
+def test_a_disk_that_fills_up_ends_a_sweep_in_one_line(params, tmp_path, error):
+    """A point that ran out of space is no failed point: every later one would fail too. Nothing half-written stays."""
+    write_notebook(tmp_path / "point.ipynb", error)
+    with pytest.raises(MemlabError, match="no space left for results"):
+        sweep.run(Sweep.load(params()), tmp_path / "results")
+    assert nothing_is_kept(tmp_path / "results")
 
 
 def test_runs_of_another_host_are_not_added_to(params, tmp_path, monkeypatch):
