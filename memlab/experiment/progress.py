@@ -52,6 +52,8 @@ class Bar(Progress):
 
     def update(self, running_s: Sequence[float]) -> None:
         """Move the bar."""
+        if not self._expected:
+            return
         # A point's own share is never filled before it is done.
         partly = sum(
             min(spent, 0.95 * expected) for spent, expected in zip(running_s, self._expected[self._finished :], strict=False)
