@@ -23,7 +23,7 @@ import msgspec
 import yaml
 from msgspec import Meta
 
-from memlab.errors import MemlabError, nearest, not_found, validation
+from memlab.errors import MemlabError, internal, nearest, not_found, validation
 from memlab.experiment import results
 from memlab.experiment.comparison import corpus_of
 from memlab.experiment.executor import Executor, one_line
@@ -470,7 +470,8 @@ def run(sweep: Sweep, folder: str | Path, *, jobs: int = 1, progress: Progress |
         folder: that keeps the results of all experiments.
         jobs: points at once.
     Raises:
-        MemlabError: PERMISSION, INTERNAL `disk_full`: results cannot be kept; VALIDATION `hosts`: they were made elsewhere.
+        MemlabError: PERMISSION, INTERNAL `disk_full`: results cannot be kept; INTERNAL `code_changed`: memlab was edited
+            meanwhile; VALIDATION `hosts`: they were made elsewhere.
         KeyboardInterrupt: with a line that says what is kept; no half-done run is left.
     """
     told = progress or Progress()
@@ -584,8 +585,12 @@ class _Running:
                 (self._draft / "summary.json").unlink()  # it stands in run.json
             except (OSError, ValueError) as problem:
                 error = f"the notebook left no summary.json in its folder `out`: {problem}"
-        if error is None and results.code_changed():
-            error = "memlab's own sources were edited meanwhile; sweep again"
+        if results.code_changed():
+            raise internal(
+                "code_changed",
+                f"memlab's own sources were edited while {self.point.label} was measured; what was done before is kept, and the "
+                "same command measures the rest",
+            )
         if error is not None and re.search("no space left|disk is full|quota exceeded", error, re.IGNORECASE):
             raise results.disk_full(self._results)
         for leftover in self._draft.glob("databases-*"):

@@ -365,6 +365,16 @@ def test_a_disk_that_fills_up_ends_a_sweep_in_one_line(params, tmp_path, error):
     assert nothing_is_kept(tmp_path / "results")
 
 
+@pytest.mark.serial
+def test_a_run_is_of_one_version_of_the_code(params, tmp_path, monkeypatch):
+    """Where memlab's sources were edited while a point was measured, nobody can say which code it measured: it is not kept."""
+    monkeypatch.setattr(results, "code_changed", lambda: True)
+    with pytest.raises(MemlabError, match=r"sources were edited while cache\.max_entries=10 was measured") as caught:
+        sweep.run(Sweep.load(params()), tmp_path / "results")
+    assert caught.value.reason == "code_changed"
+    assert nothing_is_kept(tmp_path / "results")
+
+
 def test_runs_of_another_host_are_not_added_to(params, tmp_path, monkeypatch):
     """A curve comes from one host: a sweep into another host's results is refused."""
     made = Sweep.load(params("", "size: smoke\nrepeats: 2", "size: quick\nrepeats: 5"))
