@@ -807,6 +807,9 @@ class MemoryMachine(RuleBasedStateMachine):
             self.reference.merge(session, groups)
             again, _ = self.ask("semantic.deduplicate", session, lambda: None, similarity=similarity)
             assert again.merges == ()
+            for kept, _ in groups:  # the merged fact at once: a later step may forget it before anybody looks
+                merged, _ = self.ask("semantic.get", session, lambda: None, id=kept.id)
+                assert merged.topics == tuple(kept.tags)
 
     # --- semantic: reading ------------------------------------------------------------------------------------------------
 

@@ -168,7 +168,7 @@ def test_a_wrong_reference_is_found_out(wrong):
         run_state_machine_as_test(
             guarded,
             settings=settings(
-                max_examples=40,
+                max_examples=400,
                 stateful_step_count=30,
                 deadline=None,
                 derandomize=True,
