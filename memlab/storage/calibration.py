@@ -12,7 +12,8 @@ import faiss
 import msgspec
 import numpy as np
 
-_EACH = 128  # questions of each kind
+_FEWEST, _MOST = 96, 256  # questions of each kind, as many as cost less than training does
+_PRODUCT = 12_800_000  # questions of a kind x vectors
 _LEAN = 0.5
 _KEPT = 0.25
 _DEPTH = 1_000
@@ -33,7 +34,8 @@ class Questions(msgspec.Struct, frozen=True):
 def questions(stored: np.ndarray, seed: int) -> Questions:
     """Return questions about *stored*, (n, dimension) float32 of unit length, n 2 or more, and up to 1,000 answers each."""
     chance = np.random.default_rng(seed)
-    sources = chance.choice(len(stored), 3 * min(_EACH, max(len(stored) // 3, 1)), replace=len(stored) < 3)
+    each = min(max(_PRODUCT // len(stored), _FEWEST), _MOST, max(len(stored) // 3, 1))
+    sources = chance.choice(len(stored), 3 * each, replace=len(stored) < 3)
     made = stored[sources].copy()
     made[1::3] += np.float32(_LEAN) * stored[chance.integers(0, len(stored), len(made[1::3]))]
     made[2::3] *= chance.random(made[2::3].shape) < _KEPT

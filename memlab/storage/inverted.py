@@ -62,7 +62,7 @@ class InvertedLists:
         index.cp.seed = seed + 1
         index.cp.niter = _ITERATIONS
         index.cp.max_points_per_centroid = _POINTS
-        index.cp.min_points_per_centroid = 1  # says nothing where there are fewer: small indexes are tested, not used
+        index.cp.min_points_per_centroid = 1  # no warning where there are fewer
         index.cp.spherical = True
         index.set_direct_map_type(faiss.DirectMap.Array)
         index.train(vectors)
@@ -149,7 +149,7 @@ class InvertedLists:
         return max(1.0, self.usual / max(closest, 1e-3))
 
     def _depth(self, closeness: np.ndarray, sizes: np.ndarray, k: int) -> int:
-        """Return how many vectors, selected or not, are about as close as the *k* best selected ones."""
+        """Return how many vectors, selected or not, are at most as far as the *k* best selected ones, list by list."""
         order = np.argpartition(closeness, -_FIRST)[-_FIRST:] if len(closeness) > _FIRST else np.arange(len(closeness))
         if sizes[order].sum() < k:
             order = np.arange(len(closeness))
