@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,6 +44,7 @@ _BLOCK = 8_192  # rows that are gathered at once: 12 MB at 384 dimensions
 _DECODING = 640
 _WALK_FROM = 0.3  # share of all from which hnsw walks its graph; a narrower selection is scanned
 _EF = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+_READING = threading.Lock()
 _NOTHING = np.empty(0, np.int64)
 _SUFFIXES = (".faiss", ".seqs", ".writing")
 
@@ -249,12 +251,10 @@ class VectorIndex:
             raise Stale("damaged", "the vectors manifest does not list an index and its seqs")
         check_files(folder, manifest)
         file = folder / names[".faiss"]
-        # No vector inside may claim more than the file could hold.
-        faiss.set_deserialization_vector_byte_limit(max(2 * manifest.files[file.name].bytes, 1 << 20))
         index = cls(dimension, settings)
         try:
             seqs = np.fromfile(folder / names[".seqs"], np.int64)
-            index._index = faiss.read_index(str(file))
+            index._index = _read_index(file, manifest.files[file.name].bytes)
             if details["kind"] == "ivf":
                 kept = details["lists"]
                 margins = {int(depth): margin for depth, margin in kept["margins"].items()}
@@ -389,6 +389,17 @@ def _merged(one: Found, other: Found, k: int) -> Found:
     scores = np.hstack([one[0], other[0]])
     best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(scores, best, axis=1), np.take_along_axis(np.hstack([one[1], other[1]]), best, axis=1)
+
+
+def _read_index(file: Path, size: int) -> Any:
+    """Return FAISS's index from *file*; no vector inside it may claim more bytes than the file could hold."""
+    with _READING:  # the limit is the process's, and others read FAISS files too
+        usual = faiss.get_deserialization_vector_byte_limit()
+        faiss.set_deserialization_vector_byte_limit(max(2 * size, 1 << 20))
+        try:
+            return faiss.read_index(str(file))
+        finally:
+            faiss.set_deserialization_vector_byte_limit(usual)
 
 
 def _of_lists(lists: InvertedLists) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import faiss
 import numpy as np
+import psutil
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -447,6 +448,14 @@ def test_no_damaged_file_is_loaded(saved: Path, tmp_path: Path, data: st.DataObj
         load(folder, "ivf")
 
 
+def test_loading_leaves_the_limits_of_faiss_as_they_were(tmp_path: Path) -> None:
+    """What bounds the reading of one file bounds no other."""
+    usual = faiss.get_deserialization_vector_byte_limit()
+    save(tmp_path, VectorIndex.build(STORED[:100], options("flat")))
+    load(tmp_path, "flat")
+    assert faiss.get_deserialization_vector_byte_limit() == usual
+
+
 # --- many threads ------------------------------------------------------------------------------------------------------
 
 
@@ -467,3 +476,18 @@ def test_searches_run_beside_each_other(kind: str) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(ask, range(4)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_searches_leave_no_memory_behind(kind: str) -> None:
+    """Thousands of searches with selections of their own do not grow the process (faiss issue 2996)."""
+    process = psutil.Process()
+
+    def ask(times: int) -> int:
+        for turn in range(times):
+            selection = select(np.arange(turn % 7, 3_000, 2 + turn % 5), 3_000, listed=turn % 2 == 0)
+            BUILT[kind].search(ASKED[turn % 30 : turn % 30 + 1 + turn % 3], 10, selection=selection)
+        return process.memory_info().rss
+
+    before = ask(300)
+    assert ask(1_500) - before < 8 << 20
