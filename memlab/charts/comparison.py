@@ -14,8 +14,8 @@ def response_times(
     """Return percentiles of response times of two settings, one row a percentile, on a logarithmic axis.
 
     Args:
-        frame: `group` (an operation, whose name has its colour, or an empty text), `percentile`, `setting` (reference or candidate),
-            `value_ms`, `low_ms`, `high_ms`; rows without a value are left out.
+        frame: `group` (an operation, whose name has its colour, or an empty text), `percentile`, `setting` (reference or
+            candidate), `value_ms`, `low_ms`, `high_ms`; rows without a value are left out.
         labels: what the reference and the candidate are called.
     """
     names = dict(zip(("reference", "candidate"), labels, strict=True))

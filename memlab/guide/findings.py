@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -269,7 +270,7 @@ def _panel(kind: Any, runs: Sequence[Run], points: Sequence[Run], figure: str) -
     if not known or not all(run.summary["finding"] for run in inside):
         return Panel(kind, "too few", (known or inside)[0], floor, [])
     best = min(known, key=lambda run: _interval(run, figure)[1])
-    proved = [run for run in known if _proved(run, figure, len(known), floor)]
+    proved = [run for run in known if _proved(run, figure, known, floor)]
     if not proved:
         return Panel(kind, "no difference seen", best, floor, [])
     best = min(proved, key=lambda run: _interval(run, figure)[1])
@@ -308,18 +309,26 @@ def _distance(ratio: Mapping[str, Any]) -> float:
     return max(ratio["value"], 1 / ratio["value"]) if ratio["value"] else 1.0
 
 
-def _proved(run: Run, figure: str, points: int, floor: float) -> bool:
+def _width(run: Run, figure: str) -> float:
+    """Return the wider side of a point's interval, as a logarithm; infinite where it has none."""
+    low, value, high = _interval(run, figure)
+    return math.inf if low <= 0 or high == math.inf else max(math.log(high / value), math.log(value / low))
+
+
+def _proved(run: Run, figure: str, points: Sequence[Run], floor: float) -> bool:
     """Return whether the point is better at the level that all *points* share, and beyond the noise floor.
 
-    The interval of one point is stretched as the t distribution stretches from 95 % to a Bonferroni share of it; without,
-    every twentieth point of a sweep of nothing would win.
+    Its interval, or the median one of its kind of traffic where that is wider, is stretched as the t distribution stretches
+    from 95 % to a Bonferroni share of it. Without the stretch every twentieth point of nothing would win; without the median,
+    a point whose few repeats agree by chance.
     """
     repeats = run.summary["repeats"]
-    _, value, high = _interval(run, figure)
-    if repeats < 2 or high == math.inf:
+    if repeats < 2:
         return False
-    stretch = float(special.stdtrit(repeats - 1, 1 - _LEVEL / points / 2) / special.stdtrit(repeats - 1, 1 - _LEVEL / 2))
-    return math.log(value) + stretch * (math.log(high) - math.log(value)) < 0 and value < 1 / floor
+    width = max(_width(run, figure), statistics.median(_width(point, figure) for point in points))
+    stretch = float(special.stdtrit(repeats - 1, 1 - _LEVEL / len(points) / 2) / special.stdtrit(repeats - 1, 1 - _LEVEL / 2))
+    _, value, _ = _interval(run, figure)
+    return math.log(value) + stretch * width < 0 and value < 1 / floor
 
 
 def _listed(words: Sequence[str]) -> str:

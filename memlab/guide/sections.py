@@ -277,7 +277,7 @@ def _traffic_table(evidence: Evidence) -> str:
     rows = []
     for experiment, runs in _by_experiment(evidence).items():
         first = runs[0]
-        mix = ", ".join(f"{share:g} `{operation}`" for operation, share in first.workload["mix"].items())
+        mix = ", ".join(f"{share:g} {operation.rpartition('.')[2]}" for operation, share in first.workload["mix"].items())
         rows.append(
             [
                 experiment,
@@ -313,7 +313,7 @@ def _points_table(question: Question, runs: Sequence[Run], finding: Finding) -> 
     for run in sorted(runs, key=place):
         words = "A/A" if run.summary["null"] else str(run.summary["verdict"][question.figure])
         if run.id == finding.evidence and finding.verdict == "better":
-            words = f"**recommended**, {words}"
+            words = "**recommended**"
         if run.summary["suspect"]:
             words += ", suspect"
         rows.append([words, *(_cell(run, column) for column in columns), name_run(run.id)])
