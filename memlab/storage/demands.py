@@ -221,18 +221,7 @@ class DeleteSession(msgspec.Struct, frozen=True):
 
 
 Reading: TypeAlias = (
-    Embed
-    | Search
-    | Fetch
-    | VectorOf
-    | Page
-    | Count
-    | Statistics
-    | TopicCounts
-    | Versions
-    | NearDuplicates
-    | Sessions
-    | Export
+    Embed | Search | Fetch | VectorOf | Page | Count | Statistics | TopicCounts | Versions | NearDuplicates | Sessions | Export
 )
 Writing: TypeAlias = Insert | Replace | Remove | CreateSession | DeleteSession
 Demand: TypeAlias = Reading | Writing
