@@ -12,7 +12,11 @@ import time
 import urllib.error
 import urllib.request
 
+import polars
 import pytest
+
+from memlab import charts
+from memlab.guide import documents
 
 pytestmark = pytest.mark.serial
 
@@ -117,3 +121,36 @@ def test_a_person_can_run_a_notebook(lab, browser_path):
             assert page.locator('[data-mime-type="application/vnd.jupyter.stderr"]').count() == 0
         finally:
             browser.close()
+
+
+def test_a_guide_opens_without_a_network(root, browser_path, tmp_path):
+    """A guide's page in a browser: charts drawn, nothing asked of any address, nothing that its policy had to refuse."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="NOT TESTED IN A BROWSER: playwright is not installed")
+    (tmp_path / "charts").mkdir()
+    chart = charts.ratio_curve(
+        polars.DataFrame(
+            {"run": ["x/1"], "a": [1], "b": [2], "ratio_p95": [0.5], "ratio_p95_low": [0.4], "ratio_p95_high": [0.6]}
+        ),
+        "p95",
+        x=charts.By("a", "a"),
+        series=charts.By("b", "b"),
+        y_title="p95",
+    )
+    (tmp_path / "charts" / "one.svg").write_text(charts.to_svg(chart), encoding="utf-8")
+    page_file = tmp_path / "guide.html"
+    text = "## Runs\n\n![A chart.](charts/one.svg)\n\n| run | figure |\n| :--- | ---: |\n| a | b |\n"
+    documents.to_html(text, page_file, title="A guide", subtitle="of nothing", charts_in=tmp_path)
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
+        try:
+            page = browser.new_page()
+            asked, said = [], []
+            page.on("request", lambda request: asked.append(request.url))
+            page.on("console", lambda message: said.append(message.text))
+            page.goto(page_file.as_uri())
+            assert page.locator("img").evaluate("image => image.complete && image.naturalWidth > 300")
+            assert page.title() == "A guide"
+        finally:
+            browser.close()
+    assert [address for address in asked if not address.startswith(("data:", page_file.as_uri()))] == []
+    assert said == []
