@@ -312,7 +312,7 @@ class Reader:
         order = order[: demand.limit]
         cursor = None
         if more:
-            cursor = self._sealed(bound, struct.pack("<qq", int(occurred[order[-1]]), int(seqs[order[-1]])))
+            cursor = self._sealed(bound, struct.pack("<qq", int(occurred[order[-1]]), int(origins[order[-1]])))
 
         def finish(values: list[Value | None]) -> tuple[list[Value], str | None]:
             return [value for value in values if value is not None], cursor

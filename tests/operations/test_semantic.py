@@ -3,6 +3,7 @@
 import pytest
 
 from memlab.errors import ErrorType, MemlabError
+from memlab.measure import clock
 from memlab.operations import lookup
 from memlab.operations.semantic import ranking_weights
 from memlab.storage.demands import Page, Replace
@@ -263,3 +264,20 @@ def test_a_list_keeps_its_order_under_updates(memory):
     second = memory.semantic.list(3, cursor=first.cursor)
     assert [fact.id for fact in (*first, *second)] == list(reversed(ids))
     assert [fact.content for fact in memory.semantic.list(kind="concept")] == []
+
+
+def test_a_page_ends_at_an_updated_memory(memory, monkeypatch):
+    """The page after one that ended at an updated memory goes on behind it, among memories of the same time too."""
+    now = clock.now()
+    monkeypatch.setattr(clock, "now", lambda: now)
+    first, second, third = (memory.semantic.store(word) for word in ("one", "two", "three"))
+    memory.semantic.update(second.id, confidence=0.5)
+    for order, wanted in (("newest_first", [third, second, first]), ("oldest_first", [first, second, third])):
+        found, cursor = [], None
+        while True:
+            page = memory.semantic.list(1, order=order, **({} if cursor is None else {"cursor": cursor}))
+            found += [fact.id for fact in page]
+            cursor = page.cursor
+            if cursor is None or len(found) > 3:
+                break
+        assert found == [one.id for one in wanted]
