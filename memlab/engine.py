@@ -6,8 +6,8 @@ import asyncio
 import hashlib
 import inspect
 import threading
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,11 +18,11 @@ import structlog
 
 import memlab.operations  # noqa: F401  declares every operation
 from memlab.embedders import Embedder, HashingEmbedder
-from memlab.errors import MemlabError, internal, timeout, validation
+from memlab.errors import MemlabError, internal, validation
 from memlab.measure import clock
 from memlab.middleware.batch import batch
 from memlab.middleware.cache import cache
-from memlab.middleware.chain import Handler, Outcome, alone, chain, settle
+from memlab.middleware.chain import Handler, Outcome, alone, chain, settle, too_late
 from memlab.middleware.observe import Recorder, observe
 from memlab.middleware.pool import pool
 from memlab.middleware.resident import resident
@@ -31,6 +31,7 @@ from memlab.settings import Settings
 from memlab.storage.calls import Call, Keyed
 from memlab.storage.phases import Phases
 from memlab.storage.store import Storage
+from memlab.storage.writing import Prepared
 from memlab.values import DEFAULT_SESSION, Request, Response
 
 log = structlog.get_logger(__name__)
@@ -143,47 +144,18 @@ class Engine:
 
     async def run(self, requests: Sequence[Request]) -> list[Outcome]:
         """Execute a group, all reads or all writes, in a worker thread; one outcome for each, errors as values."""
-        reads = lookup(requests[0].operation).reads
+        group = _Group(self.storage, requests)
+        declared = [lookup(request.operation) for request in requests]
         try:
-            job = (self._readers if reads else self._writer).submit(self._run_group, requests, reads)
+            if declared[0].reads:
+                await _finish(self._readers.submit(group.read))
+            else:
+                if any(one.cost == "job" for one in declared):  # what a job looks through does not keep the writer waiting
+                    await _finish(self._readers.submit(group.prepare))
+                await _finish(self._writer.submit(group.write))
         except RuntimeError:  # the executors are shut: the engine was closed while these waited
             return [_closed() for _ in requests]
-        work = asyncio.wrap_future(job)
-        try:
-            return await asyncio.shield(work)
-        except asyncio.CancelledError:
-            # What has begun is finished even when nobody waits for it any more; only then may its caller go: its place in the
-            # pool is taken until then, and the cache trusts that a call which has ended has no further effect.
-            if not job.cancel():
-                await settle(work)
-            raise
-
-    def _run_group(self, requests: Sequence[Request], reads: bool) -> list[Outcome]:
-        phases = Phases()
-        late = clock.monotonic_ns()
-        try:
-            calls, places, outcomes = [], [], [None] * len(requests)  # type: list[Call], list[int], list[Any]
-            for place, request in enumerate(requests):
-                if request.deadline_ns is not None and request.deadline_ns < late:
-                    outcomes[place] = timeout("deadline", f"{request.operation}: its deadline passed while it waited; try again")
-                else:
-                    calls.append(_call(request))
-                    places.append(place)
-            answers = self.storage.read(calls, phases) if reads else self.storage.write(calls, phases)
-        except MemlabError as error:
-            return [error.copy() for _ in requests]
-        except Exception as error:
-            log.exception("bug", operations=sorted({request.operation for request in requests}))
-            return [
-                internal("bug", f"{request.operation} failed inside memlab: {type(error).__name__}; the log holds the trace")
-                for request in requests
-            ]
-        kept = dict(phases)
-        for place, answer in zip(places, answers, strict=True):
-            outcomes[place] = (
-                answer if isinstance(answer, MemlabError) else Response(answer, batch_size=len(requests), phases=kept)
-            )
-        return outcomes
+        return group.outcomes()
 
     def _peek(self, request: Request) -> Response | None:
         """Answer from memory alone, or return None."""
@@ -234,6 +206,85 @@ class Engine:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+class _Group:
+    """Requests that are executed together, step by step, in worker threads."""
+
+    def __init__(self, storage: Storage, requests: Sequence[Request]) -> None:
+        self._storage = storage
+        self._requests = requests
+        self._phases = Phases()
+        self._prepared: Prepared | None = None
+        self._late: set[int] = set()
+        self._answers: list[Any] = []
+        self._failure: MemlabError | Exception | None = None
+
+    def read(self) -> None:
+        """Answer reads."""
+        self._attempt(lambda: self._storage.read(self._calls(), self._phases))
+
+    def prepare(self) -> None:
+        """Do for writes what does not need the writer."""
+        try:
+            self._prepared = self._storage.prepare(self._calls(), self._phases)
+        except Exception as error:  # noqa: BLE001  told apart in `outcomes`
+            self._failure = error
+
+    def write(self) -> None:
+        """Execute writes, prepared or not."""
+        if self._prepared is None:
+            self.prepare()
+        prepared = self._prepared
+        if prepared is not None:
+            self._attempt(lambda: self._storage.write(prepared, self._phases))
+
+    def outcomes(self) -> list[Outcome]:
+        """Return one outcome for each request, errors as values."""
+        if isinstance(self._failure, MemlabError):
+            return [self._failure.copy() for _ in self._requests]
+        if self._failure is not None:
+            log.error("bug", operations=sorted({request.operation for request in self._requests}), exc_info=self._failure)
+            kind = type(self._failure).__name__
+            return [
+                internal("bug", f"{request.operation} failed inside memlab: {kind}; the log holds the trace")
+                for request in self._requests
+            ]
+        answers = iter(self._answers)
+        phases = dict(self._phases)
+        outcomes: list[Outcome] = []
+        for place, request in enumerate(self._requests):
+            answer = too_late(request) if place in self._late else next(answers)
+            is_error = isinstance(answer, MemlabError)
+            outcomes.append(answer if is_error else Response(answer, batch_size=len(self._requests), phases=phases))
+        return outcomes
+
+    def _calls(self) -> list[Call]:
+        now = clock.monotonic_ns()
+        deadlines = [request.deadline_ns for request in self._requests]
+        self._late = {place for place, deadline in enumerate(deadlines) if deadline is not None and deadline < now}
+        return [_call(request) for place, request in enumerate(self._requests) if place not in self._late]
+
+    def _attempt(self, work: Callable[[], list[Any]]) -> None:
+        try:
+            self._answers = work()
+        except Exception as error:  # noqa: BLE001  told apart in `outcomes`
+            self._failure = error
+
+
+async def _finish(job: Future[None]) -> None:
+    """Wait for a step in a worker thread, and when cancelled until it has ended or was never begun.
+
+    What has begun is finished even when nobody waits for it any more; only then may its caller go: its place in the pool is taken
+    until then, and the cache trusts that a call which has ended has no further effect.
+    """
+    work = asyncio.wrap_future(job)
+    try:
+        await asyncio.shield(work)
+    except asyncio.CancelledError:
+        if not job.cancel():
+            await settle(work)
+        raise
 
 
 def _call(request: Request) -> Call:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Generic, Never, TypeVar, overload
 
 import msgspec
@@ -64,6 +65,16 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
         if type(self.context) is not Frozen:
             msgspec.structs.force_setattr(self, "context", freeze(self.context))
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """What it can be looked up by: its tags."""
+        return self.tags
+
+    @property
+    def moment(self) -> datetime:
+        """The time that lists are in the order of: when it happened."""
+        return self.occurred_at
+
 
 class Fact(msgspec.Struct, frozen=True, kw_only=True):
     """A semantic memory: a fact, principle or concept.
@@ -90,6 +101,296 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True):
     updated_at: datetime
     expires_at: datetime | None = None
     score: float | None = None
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """What it can be looked up by: its topics."""
+        return self.topics
+
+    @property
+    def moment(self) -> datetime:
+        """The time that lists are in the order of: when it was stored; an update does not move it."""
+        return self.created_at
+
+
+# What has no time of its own stands at the end of a list in order of time.
+LAST = datetime(9999, 1, 1, tzinfo=UTC)
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """What the layers beyond episodic and semantic memory keep.
+
+    A kind of record adds its fields, and says by `content` which text finds it, by `keys` what it can be looked up by, and
+    by `moment` where it stands in a list in order of time.
+
+    Attributes:
+        version: 1 when stored, one more with every change; earlier versions are kept.
+        created_at, updated_at: with time zone, UTC.
+        score: as for `Event`.
+    """
+
+    id: str
+    version: int = 1
+    created_at: datetime
+    updated_at: datetime
+    score: float | None = None
+
+    @property
+    def content(self) -> str:
+        """The text by which it is found; "" where it is found by its keys alone."""
+        return ""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """What it can be looked up by; stored as tags are."""
+        return ()
+
+    @property
+    def moment(self) -> datetime:
+        """The time that lists are in the order of."""
+        return self.created_at
+
+    @property
+    def expires_at(self) -> None:
+        """Records stay until they are deleted."""
+
+
+class Procedure(Record, frozen=True, kw_only=True):
+    """A procedural memory: how something is done.
+
+    Attributes:
+        steps: in order; `{name}` stands for a parameter.
+        parameters: the names that the steps use.
+        occurrences: in how many sequences of events it was found; None where it was written by hand.
+    """
+
+    name: str
+    description: str | None = None
+    steps: tuple[str, ...]
+    parameters: tuple[str, ...] = ()
+    occurrences: int | None = None
+
+    @property
+    def content(self) -> str:
+        """Name, description and steps."""
+        return "\n".join(part for part in (self.name, self.description, *self.steps) if part)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Its name, whatever its case, and its steps as one."""
+        return (f"name:{self.name.casefold()}", steps_key(self.steps))
+
+
+def steps_key(steps: Sequence[str]) -> str:
+    """Return the key under which a procedure of exactly these steps is found."""
+    return f"steps:{hashlib.blake2b(msgspec.json.encode(tuple(steps)), digest_size=16).hexdigest()}"
+
+
+class Run(Record, frozen=True, kw_only=True):
+    """One execution of a procedure.
+
+    Attributes:
+        procedure: id of the procedure.
+        inputs: what its parameters stood for.
+        steps: with the inputs in their places.
+        success: how it ended; None while it is open.
+        finished_at: when that was recorded.
+    """
+
+    procedure: str
+    inputs: dict[str, Any] = Frozen()
+    steps: tuple[str, ...]
+    success: bool | None = None
+    notes: str | None = None
+    finished_at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        if type(self.inputs) is not Frozen:
+            msgspec.structs.force_setattr(self, "inputs", freeze(self.inputs))
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Its procedure, alone and with its outcome."""
+        outcome = {None: "open", True: "success", False: "failure"}[self.success]
+        return (f"procedure:{self.procedure}", f"{outcome}:{self.procedure}")
+
+
+class Task(Record, frozen=True, kw_only=True):
+    """A prospective memory: something that is still to be done, or was.
+
+    Attributes:
+        status: `pending`, `in_progress`, `completed` or `cancelled`.
+        priority: `low`, `normal`, `high` or `urgent`.
+        due_at: when it should be done; with time zone, UTC.
+        depends_on: ids of the tasks that come first.
+        goal: id of the goal that it serves.
+    """
+
+    title: str
+    description: str | None = None
+    status: str = "pending"
+    priority: str = "normal"
+    due_at: datetime | None = None
+    depends_on: tuple[str, ...] = ()
+    goal: str | None = None
+    completed_at: datetime | None = None
+
+    @property
+    def content(self) -> str:
+        """Title and description."""
+        return "\n".join(part for part in (self.title, self.description) if part)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Its status, its goal, alone and with the status, and the tasks that it waits for."""
+        goal = () if self.goal is None else (f"goal:{self.goal}", f"{self.status}:{self.goal}")
+        return (f"status:{self.status}", *goal, *(f"after:{id}" for id in self.depends_on))
+
+    @property
+    def moment(self) -> datetime:
+        """When it is due; tasks without such a time come last."""
+        return self.due_at or LAST
+
+
+class Goal(Record, frozen=True, kw_only=True):
+    """What tasks are for.
+
+    Attributes:
+        parent: id of the goal that it is a part of.
+        status: `active`, `achieved` or `abandoned`.
+    """
+
+    name: str
+    description: str | None = None
+    parent: str | None = None
+    status: str = "active"
+
+    @property
+    def content(self) -> str:
+        """Name and description."""
+        return "\n".join(part for part in (self.name, self.description) if part)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Its status and its parent."""
+        return (f"status:{self.status}", *(() if self.parent is None else (f"parent:{self.parent}",)))
+
+
+class Trigger(Record, frozen=True, kw_only=True):
+    """What is to be brought to mind, and when: at a time, when an event like it is remembered, or after a task.
+
+    Attributes:
+        action: what is to be done then.
+        at: the time; None for the other kinds.
+        event: the text that an event must match; None for the other kinds.
+        tags: tags of which such an event must carry all.
+        similarity: the cosine that such an event must reach.
+        after_task: id of the task; None for the other kinds.
+        fired_at: when it fired; None while it waits. A trigger fires once.
+        fired_by: id of the event or task that fired it.
+    """
+
+    action: str
+    at: datetime | None = None
+    event: str | None = None
+    tags: tuple[str, ...] = ()
+    similarity: float | None = None
+    after_task: str | None = None
+    fired_at: datetime | None = None
+    fired_by: str | None = None
+
+    @property
+    def content(self) -> str:
+        """What is to be done."""
+        return self.action
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Whether it waits, by the kind that it is, and for which task."""
+        kind = "time" if self.at is not None else "task" if self.after_task is not None else "event"
+        state = "waiting" if self.fired_at is None else "fired"
+        return (state, f"{state}:{kind}", *(() if self.after_task is None else (f"{state}:{self.after_task}",)))
+
+    @property
+    def moment(self) -> datetime:
+        """When it is to fire; triggers without such a time come last."""
+        return self.at or LAST
+
+
+class Entity(Record, frozen=True, kw_only=True):
+    """A node of the graph: somebody or something.
+
+    Attributes:
+        type: what it is: `person`, `place`, …; any word.
+        attributes: further facts as JSON.
+    """
+
+    name: str
+    type: str
+    description: str | None = None
+    attributes: dict[str, Any] = Frozen()
+
+    def __post_init__(self) -> None:
+        if type(self.attributes) is not Frozen:
+            msgspec.structs.force_setattr(self, "attributes", freeze(self.attributes))
+
+    @property
+    def content(self) -> str:
+        """Name, type and description."""
+        return "\n".join(part for part in (self.name, self.type, self.description) if part)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Its name and its type, whatever their case."""
+        return (f"name:{self.name.casefold()}", f"type:{self.type.casefold()}")
+
+
+class Relationship(Record, frozen=True, kw_only=True):
+    """A directed edge of the graph.
+
+    Attributes:
+        source, target: ids of entities; source_name, target_name: what they are called.
+        type: what the source is to the target: `works_at`, `part_of`, …; any word.
+        strength: in (0, 1]; 1 is the strongest.
+        fact: id of the semantic memory that says so; None where it was made by hand.
+    """
+
+    source: str
+    target: str
+    source_name: str
+    target_name: str
+    type: str
+    strength: float = 1.0
+    fact: str | None = None
+
+    @property
+    def content(self) -> str:
+        """The sentence that it makes."""
+        return f"{self.source_name} {self.type.replace('_', ' ')} {self.target_name}"
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Its ends, as source, as target and as either, its type, and the fact behind it."""
+        ends = (f"from:{self.source}", f"to:{self.target}", f"of:{self.source}", f"of:{self.target}")
+        return (*ends, f"type:{self.type.casefold()}", *(() if self.fact is None else (f"fact:{self.fact}",)))
+
+
+class Consolidation(Record, frozen=True, kw_only=True):
+    """One run of consolidation: which events it looked at, and what it made of them.
+
+    Attributes:
+        strategy: `speed`, `balanced` or `quality`.
+        events: how many it looked at.
+        clusters: how many groups of alike events it found.
+        stored: ids of the semantic memories that it wrote.
+        through: the last event looked at: the next run begins behind it.
+    """
+
+    strategy: str
+    events: int
+    clusters: int
+    stored: tuple[str, ...] = ()
+    through: str | None = None
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,11 +1,13 @@
 """Waiting calls become groups: one vector search and one row fetch for many readers, one transaction for many writers.
 
-Reads wait in one lane, writes in another, of all sessions and operations together.
+Reads wait in one lane, writes in another, of all sessions and operations together. What takes long, reads declared `complex`
+and every `job`, travels alone: others would wait for it.
 
 Order. Writes are executed in the order of submission, one group at a time. A read starts only after every write of its
 session that was submitted before it has ended, so it sees them; it does not hold up later writes and may see those too.
 Stricter, a write waiting for the earlier reads of its session, would cut the calls of one busy session into runs of a few
-reads between two writes; this way they still meet in large groups.
+reads between two writes; this way they still meet in large groups. A job that writes begins as a read does, and nothing waits
+for it: who wants to see what it did waits for its answer.
 
 When a lane sends. A group is sent when `limit` calls wait, and otherwise
 - adaptive: at once when the lane has nothing in flight; while it has, when that returns or `window_ms` after the oldest
@@ -19,6 +21,7 @@ event loop, so that callers who wake together travel together.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -27,7 +30,7 @@ import msgspec
 from memlab.errors import MemlabError, internal
 from memlab.measure.clock import SYSTEM, Clock
 from memlab.middleware.chain import GroupHandler, Handler, Outcome, settle, too_late
-from memlab.operations.registry import lookup
+from memlab.operations.registry import Operation, lookup
 from memlab.settings import BatchSettings
 from memlab.values import Request, Response
 
@@ -45,7 +48,7 @@ class Batch:
     def __init__(self, settings: BatchSettings, clock: Clock = SYSTEM) -> None:
         self._settings = settings
         self._clock = clock
-        self._kinds: dict[str, bool] = {}
+        self._kinds: dict[str, _Kind] = {}
         self._counts = {"read": _Counts(), "write": _Counts()}
 
     def __call__(self, inner: GroupHandler) -> Handler:
@@ -58,18 +61,18 @@ class Batch:
             loop = asyncio.get_running_loop()
             if junction is None or junction.loop is not loop:
                 junction = _Junction(loop, inner, self._settings, self._clock, self._counts)
-            reads = kinds.get(request.operation)
-            if reads is None:
-                reads = kinds[request.operation] = lookup(request.operation).reads
-            call = _Call(request, loop)
-            if reads:
-                junction.read(call)
-            else:
+            kind = kinds.get(request.operation)
+            if kind is None:
+                kind = kinds[request.operation] = _kind_of(lookup(request.operation))
+            call = _Call(request, loop, kind)
+            if kind.is_held_up_for:
                 junction.write(call)
+            else:
+                junction.read(call)
             try:
                 outcome = await call.outcome
             except asyncio.CancelledError:
-                if call.group is not None and not reads:
+                if call.group is not None and not kind.reads:
                     await settle(call.group)
                 raise
             if isinstance(outcome, Response):
@@ -98,6 +101,24 @@ class Batch:
         return found
 
 
+class _Kind(msgspec.Struct, frozen=True):
+    """How an operation travels.
+
+    Attributes:
+        alone: not in a group.
+        is_held_up_for: later reads of its session wait for it.
+    """
+
+    reads: bool
+    alone: bool
+    is_held_up_for: bool
+
+
+def _kind_of(operation: Operation) -> _Kind:
+    is_job = operation.cost == "job"
+    return _Kind(operation.reads, is_job or (operation.reads and operation.cost == "complex"), not (operation.reads or is_job))
+
+
 class _Counts:
     __slots__ = ("calls", "dropped", "expired", "groups", "max_size")
 
@@ -112,10 +133,11 @@ class _Counts:
 class _Call:
     """One waiting call; its outcome is set, never raised into, so that nobody has to fetch the error of a caller who left."""
 
-    __slots__ = ("arrived", "followers", "group", "outcome", "request")
+    __slots__ = ("arrived", "followers", "group", "kind", "outcome", "request")
 
-    def __init__(self, request: Request, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, request: Request, loop: asyncio.AbstractEventLoop, kind: _Kind) -> None:
         self.request = request
+        self.kind = kind
         self.arrived = loop.time()
         self.outcome: asyncio.Future[Response | BaseException] = loop.create_future()
         self.group: asyncio.Task[None] | None = None
@@ -123,7 +145,7 @@ class _Call:
 
 
 class _Junction:
-    """The two lanes of one event loop, and which reads wait behind which write."""
+    """The lanes of one event loop, and which reads wait behind which write."""
 
     def __init__(
         self,
@@ -137,13 +159,22 @@ class _Junction:
         self._last_write: dict[str, _Call] = {}
         self._reads = _Lane(self, inner, settings, clock, counts["read"], one_at_a_time=False)
         self._writes = _Lane(self, inner, settings, clock, counts["write"], one_at_a_time=True)
+        single = dataclasses.replace(settings, limit=1)
+        self._lone_reads = _Lane(self, inner, single, clock, counts["read"], one_at_a_time=False)
+        self._lone_writes = _Lane(self, inner, single, clock, counts["write"], one_at_a_time=False)
 
     def read(self, call: _Call) -> None:
         write = self._last_write.get(call.request.session)
         if write is None:
-            self._reads.add(call)
+            self._start(call)
         else:
             write.followers.append(call)
+
+    def _start(self, call: _Call) -> None:
+        if not call.kind.alone:
+            self._reads.add(call)
+        else:
+            (self._lone_reads if call.kind.reads else self._lone_writes).add(call)
 
     def write(self, call: _Call) -> None:
         self._last_write[call.request.session] = call
@@ -157,8 +188,8 @@ class _Junction:
         for call in calls:
             if self._last_write.get(call.request.session) is call:
                 del self._last_write[call.request.session]
-            for read in call.followers:
-                self._reads.add(read)
+            for follower in call.followers:
+                self._start(follower)
 
 
 class _Lane:

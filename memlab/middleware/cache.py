@@ -10,8 +10,9 @@ Labels live only while an answer or a fill depends on them, and a write that fin
 take memory by the entries kept, whatever the number of sessions.
 
 A read depends on
-- its layer, where storage keeps one (episodic, semantic); a read of any other layer may look everywhere and depends on every
-  write of its session, and one of scope `all` on every write of all sessions;
+- its layer, where storage keeps one (episodic, semantic, procedural, prospective, graph, consolidation), so that one which looks
+  at further layers must not be cacheable; a read of any other layer may look everywhere and depends on every write of its
+  session, and one of scope `all` on every write of all sessions;
 - only its tags or topics, where it is given some and has no `query`: a ranking counts words over the whole layer.
 
 A write touches what its operation declares under `invalidates`:
@@ -58,7 +59,7 @@ LARGEST_SHARE = 4  # an answer above a quarter of max_bytes would drive out too 
 
 _EVERY_SESSION: Name = ("any",)
 _CONSTANT: Name = ("constant",)
-_KEPT_LAYERS = frozenset(get_args(Layer))
+_KEPT_LAYERS = frozenset(name.partition(".")[0] for name in get_args(Layer))
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 

@@ -33,6 +33,12 @@ Detail: TypeAlias = Literal["name", "description", "schema"]
 LAYERS = {
     "episodic": "events with a time and a context",
     "semantic": "facts, principles and concepts",
+    "procedural": "how to do things",
+    "prospective": "what is still to be done",
+    "graph": "entities and how they are related",
+    "meta": "what the memory knows about itself",
+    "consolidation": "from events to knowledge",
+    "rag": "retrieval over all layers",
     "discovery": "find the right operation",
     "session": "whose memory it is",
 }

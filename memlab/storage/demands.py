@@ -17,7 +17,19 @@ import numpy as np
 from memlab.errors import MemlabError, not_found
 
 T = TypeVar("T")
-Layer: TypeAlias = Literal["episodic", "semantic"]
+Layer: TypeAlias = Literal[
+    "episodic",
+    "semantic",
+    "procedural.procedure",
+    "procedural.run",
+    "prospective.task",
+    "prospective.goal",
+    "prospective.trigger",
+    "graph.entity",
+    "graph.relationship",
+    "consolidation.run",
+]
+"""A memory layer, or one kind of record that it keeps; ids, filters, searches and pages are of one of them."""
 
 
 class Filter(msgspec.Struct, frozen=True):
@@ -43,10 +55,16 @@ EVERYTHING = Filter()
 
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True):
-    """A memory to be stored: what the writer says of it; storage adds id, times and version."""
+    """A memory to be stored: what the writer says of it; storage adds id, times and version.
 
-    content: str
-    vector: np.ndarray
+    Attributes:
+        content: of an event or a fact; other records make it of their fields.
+        vector: None where no search by meaning is to find it: a fixed vector keeps its place in the index.
+        attributes: an event's context, a fact's triple; of other records all their own fields (see `record`).
+    """
+
+    content: str = ""
+    vector: np.ndarray | None
     kind: str = "event"
     tags: tuple[str, ...] = ()
     attributes: Mapping[str, Any] = {}
@@ -54,6 +72,11 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     confidence: float = 1.0
     occurred_at: datetime | None = None
     expires_at: datetime | None = None
+
+
+def record(vector: np.ndarray | None, **fields: Any) -> Draft:
+    """Return the draft of a record of these fields, of the kind that the layer of its `Insert` holds."""
+    return Draft(vector=vector, kind="record", attributes=fields)
 
 
 # --- reading -------------------------------------------------------------------------------------------------------
@@ -92,6 +115,28 @@ class Fetch(msgspec.Struct, frozen=True):
 
     layer: Layer
     ids: tuple[str, ...]
+
+
+class Carrying(msgspec.Struct, frozen=True):
+    """The first *limit* memories that carry the keys, any or all, as values in order of time, the earliest first.
+
+    A write sees what its own transaction has done so far, so that it may look up, change and look up again.
+    """
+
+    layer: Layer
+    keys: tuple[str, ...]
+    limit: int
+    match: Literal["any", "all"] = "all"
+
+
+class Ahead(msgspec.Struct, frozen=True):
+    """A reading demand that a write wants answered before it takes the one writer, however long that lasts.
+
+    It may come before the first other demand alone, and by the time of the transaction its answer may be old: what is changed
+    because of it is fetched again.
+    """
+
+    demand: Any
 
 
 class VectorOf(msgspec.Struct, frozen=True):
@@ -197,7 +242,8 @@ class Replace(msgspec.Struct, frozen=True):
     """Give one memory new content and keep the earlier version; answers with the new value.
 
     Attributes:
-        changes: any of content, kind, tags, attributes, source, confidence, expires_at, vector.
+        changes: of an event or a fact any of content, kind, tags, attributes, source, confidence, expires_at, vector; of
+            another record any of its own fields, and vector.
     """
 
     layer: Layer
@@ -221,7 +267,20 @@ class DeleteSession(msgspec.Struct, frozen=True):
 
 
 Reading: TypeAlias = (
-    Embed | Search | Fetch | VectorOf | Page | Count | Statistics | TopicCounts | Versions | NearDuplicates | Sessions | Export
+    Embed
+    | Search
+    | Fetch
+    | Carrying
+    | Ahead
+    | VectorOf
+    | Page
+    | Count
+    | Statistics
+    | TopicCounts
+    | Versions
+    | NearDuplicates
+    | Sessions
+    | Export
 )
 Writing: TypeAlias = Insert | Replace | Remove | CreateSession | DeleteSession
 Demand: TypeAlias = Reading | Writing

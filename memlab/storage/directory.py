@@ -16,12 +16,14 @@ import numpy as np
 
 from memlab.measure import clock
 from memlab.storage.demands import EVERYTHING, Filter
+from memlab.storage.records import NAMES
 from memlab.storage.vectors import Selection
 
 NEVER = np.iinfo(np.int64).max
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-LAYER_CODES = {"episodic": 0, "semantic": 1}
-KIND_CODES = {"event": 0, "fact": 1, "principle": 2, "concept": 3}
+LAYER_CODES: Mapping[str, int] = {name: code for code, name in enumerate(NAMES)}  # below 16
+KINDS = ("event", "fact", "principle", "concept", "record")
+KIND_CODES = {name: code for code, name in enumerate(KINDS)}
 _MICROSECOND = timedelta(microseconds=1)
 
 

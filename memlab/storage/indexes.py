@@ -18,10 +18,12 @@ import structlog
 from memlab.errors import MemlabError, not_found
 from memlab.measure import clock
 from memlab.settings import Settings
+from memlab.storage import records
 from memlab.storage.database import Database, Transaction
-from memlab.storage.directory import Directory, Entry, wall_us
+from memlab.storage.directory import KINDS, Directory, Entry, wall_us
 from memlab.storage.locks import ReadWriteLock
 from memlab.storage.manifest import Stale
+from memlab.storage.records import NAMES
 from memlab.storage.rows import Rows, Value
 from memlab.storage.text import TextIndex
 from memlab.storage.vectors import VectorIndex
@@ -144,7 +146,7 @@ class Indexes:
         self.text = self._open_text(seqs)
 
     def _read_columns(self) -> dict[str, np.ndarray]:
-        table = self._database.read_arrow(_DIRECTORY)
+        table = self._database.read_arrow(_DIRECTORY, [list(NAMES), list(KINDS)])
         columns = {name: table.column(name).to_numpy() for name in table.column_names}
         return {**columns, "alive": np.ones(len(columns["seq"]), np.bool_)}
 
@@ -190,11 +192,10 @@ class Indexes:
         missing = seqs[seqs > text.covered_seq]
         if len(missing):
             log.info("index_caught_up", index="text", memories=len(missing))
+            rows = self._database.read(_TEXTS, [text.covered_seq])
             text.load(
-                self._database.read(
-                    "SELECT seq, session, layer, record ->> 'content' FROM memories WHERE seq > ? ORDER BY seq",
-                    [text.covered_seq],
-                )
+                (seq, session, layer, records.decode(layer, record).content if content is None else content)
+                for seq, session, layer, content, record in rows
             )
         return text
 
@@ -366,10 +367,13 @@ class Indexes:
 
 
 _NAMES = ("seq", "origin", "session", "layer", "kind", "confidence", "occurred", "expires", "digest", "alive")
+_TEXTS = """
+SELECT seq, session, layer, record ->> 'content', CASE WHEN record ->> 'content' IS NULL THEN record END
+FROM memories WHERE seq > ? ORDER BY seq
+"""
 _DIRECTORY = """
 SELECT seq, origin, session,
-       (CASE layer WHEN 'episodic' THEN 0 ELSE 1 END)::TINYINT AS layer,
-       (CASE kind WHEN 'event' THEN 0 WHEN 'fact' THEN 1 WHEN 'principle' THEN 2 ELSE 3 END)::TINYINT AS kind,
+       (list_position(?, layer) - 1)::TINYINT AS layer, (list_position(?, kind) - 1)::TINYINT AS kind,
        confidence, epoch_us(occurred_at) AS occurred,
        coalesce(epoch_us(expires_at), 9223372036854775807) AS expires, digest
 FROM memories ORDER BY seq

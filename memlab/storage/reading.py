@@ -40,7 +40,7 @@ class Found(msgspec.Struct):
     """Memories that a demand answers with, before their rows are fetched."""
 
     session: int
-    layer: str
+    layer: ask.Layer
     seqs: list[int]
     scores: list[float] | None = None
     finish: Callable[[list[Value | None]], Any] | None = None
@@ -80,6 +80,11 @@ class Reader:
                     case ask.Page():
                         with phases.time("select"):
                             found[index] = self._page(session, demand)
+                    case ask.Carrying():
+                        with phases.time("select"):
+                            found[index] = self._carrying(session, demand)
+                    case ask.Ahead():
+                        (answers[index],) = self.answer([(session, demand.demand)], phases)
                     case _:
                         with phases.time("scan"):
                             answers[index] = self._scan(session, demand)
@@ -318,6 +323,11 @@ class Reader:
             return [value for value in values if value is not None], cursor
 
         return Found(session, demand.layer, seqs[order].tolist(), finish=finish)
+
+    def _carrying(self, session: int, demand: ask.Carrying) -> Found:
+        filter = ask.Filter(tags=demand.keys, match=demand.match)
+        found = self._page(session, ask.Page(demand.layer, demand.limit, filter, newest_first=False))
+        return msgspec.structs.replace(found, finish=None)
 
     def _scan(self, session: int, demand: Any) -> Any:
         """Answer the rarer demands, each by a query of its own."""

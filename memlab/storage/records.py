@@ -6,33 +6,65 @@ import hashlib
 import secrets
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
 from memlab.errors import internal
-from memlab.storage.demands import Draft
-from memlab.values import Event, Fact
+from memlab.storage.demands import Draft, Layer
+from memlab.values import (
+    Consolidation,
+    Entity,
+    Event,
+    Fact,
+    Goal,
+    Procedure,
+    Record,
+    Relationship,
+    Run,
+    Task,
+    Trigger,
+)
 
-_PREFIXES = {"episodic": "ep_", "semantic": "sm_"}
-_DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
-    "episodic": msgspec.json.Decoder(Event),
-    "semantic": msgspec.json.Decoder(Fact),
+
+class _Form(msgspec.Struct, frozen=True):
+    """How the ids of a layer begin, and what its values are."""
+
+    prefix: str
+    type: type[Any]
+
+
+_FORMS: Mapping[Layer, _Form] = {
+    "episodic": _Form("ep_", Event),
+    "semantic": _Form("sm_", Fact),
+    "procedural.procedure": _Form("pr_", Procedure),
+    "procedural.run": _Form("rn_", Run),
+    "prospective.task": _Form("tk_", Task),
+    "prospective.goal": _Form("go_", Goal),
+    "prospective.trigger": _Form("tr_", Trigger),
+    "graph.entity": _Form("en_", Entity),
+    "graph.relationship": _Form("re_", Relationship),
+    "consolidation.run": _Form("co_", Consolidation),
 }
+NAMES: tuple[Layer, ...] = get_args(Layer)
+LAYER_OF: Mapping[type[Any], Layer] = {form.type: layer for layer, form in _FORMS.items()}
+_DECODERS: Mapping[str, msgspec.json.Decoder[Any]] = {layer: msgspec.json.Decoder(form.type) for layer, form in _FORMS.items()}
+_COMMON = frozenset(Record.__struct_fields__)
 _TAG_BYTES = 4
 
 
-def new_id(layer: str, seq: int) -> str:
+def new_id(layer: Layer, seq: int) -> str:
     """Return an id: the layer, the seq that finds its row by primary key, and random digits so that none can be guessed."""
-    return f"{_PREFIXES[layer]}{seq:x}{secrets.token_hex(_TAG_BYTES)}"
+    return f"{_FORMS[layer].prefix}{seq:x}{secrets.token_hex(_TAG_BYTES)}"
 
 
-def origin_of(layer: str, id: str) -> int:
+def origin_of(layer: Layer, id: str) -> int:
     """Return the seq that an id begins with, -1 where the text cannot be an id of this layer."""
-    if not id.startswith(_PREFIXES[layer]):
+    prefix = _FORMS[layer].prefix
+    if not id.startswith(prefix):
         return -1
     try:
-        return int(id[len(_PREFIXES[layer]) : -2 * _TAG_BYTES], 16)
+        return int(id[len(prefix) : -2 * _TAG_BYTES], 16)
     except ValueError:
         return -1
 
@@ -42,7 +74,7 @@ def content_digest(content: str) -> int:
     return int.from_bytes(hashlib.blake2b(content.encode(), digest_size=8).digest(), "little", signed=True)
 
 
-def value_of(layer: str, id: str, draft: Draft, *, now: datetime, created_at: datetime, version: int) -> Event | Fact:
+def value_of(layer: Layer, id: str, draft: Draft, *, now: datetime, created_at: datetime, version: int) -> Event | Fact | Record:
     """Return the value that callers see of a draft."""
     if layer == "episodic":
         return Event(
@@ -56,6 +88,9 @@ def value_of(layer: str, id: str, draft: Draft, *, now: datetime, created_at: da
             created_at=created_at,
             expires_at=draft.expires_at,
         )
+    if layer != "semantic":
+        made: Record = _FORMS[layer].type(id=id, version=version, created_at=created_at, updated_at=now, **draft.attributes)
+        return made
     triple: Mapping[str, Any] = draft.attributes
     return Fact(
         id=id,
@@ -74,15 +109,20 @@ def value_of(layer: str, id: str, draft: Draft, *, now: datetime, created_at: da
     )
 
 
-def encode(value: Event | Fact) -> str:
+def own_fields(value: Record) -> dict[str, Any]:
+    """Return the fields that a kind of record adds to what all have."""
+    return {name: getattr(value, name) for name in value.__struct_fields__ if name not in _COMMON}
+
+
+def encode(value: Event | Fact | Record) -> str:
     """Return the JSON document of a value."""
     return bytes(msgspec.json.encode(value)).decode()
 
 
-def decode(layer: str, record: str) -> Event | Fact:
+def decode(layer: str, record: str) -> Event | Fact | Record:
     """Return the value of a stored JSON document."""
     try:
-        value: Event | Fact = _DECODERS[layer].decode(record)
+        value: Event | Fact | Record = _DECODERS[layer].decode(record)
         return value
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, KeyError) as error:
         raise internal("damaged", f"a stored {layer} memory does not decode: the database file is damaged") from error

@@ -11,9 +11,9 @@ from memlab.errors import MemlabError
 from memlab.storage import records
 from memlab.storage.database import Database
 from memlab.storage.phases import Phases
-from memlab.values import Event, Fact
+from memlab.values import Event, Fact, Record
 
-Value: TypeAlias = Event | Fact
+Value: TypeAlias = Event | Fact | Record
 Row: TypeAlias = tuple[str, Value]
 """Layer and value."""
 

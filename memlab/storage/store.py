@@ -23,7 +23,7 @@ from memlab.storage.phases import Phases
 from memlab.storage.reading import Reader
 from memlab.storage.rows import Value
 from memlab.storage.vectors import VectorIndex
-from memlab.storage.writing import Writer
+from memlab.storage.writing import Prepared, Writer
 
 
 class Storage:
@@ -142,13 +142,18 @@ class Storage:
             running = going
         return outcomes
 
-    def write(self, calls: Sequence[Call], phases: Phases) -> list[Any]:
-        """Run writing plans as one transaction, in order; one answer, or MemlabError as a value, for each call.
+    def prepare(self, calls: Sequence[Call], phases: Phases) -> Prepared:
+        """Do for writing plans what does not need the writer: embed, and read ahead."""
+        self._check_open()
+        return self._writer.prepare(calls, phases)
+
+    def write(self, prepared: Prepared, phases: Phases) -> list[Any]:
+        """Run prepared plans as one transaction, in order; one answer, or MemlabError as a value, for each.
 
         When this returns, every answered write is committed, read back and visible to any search.
         """
         self._check_open()
-        return self._writer.write(calls, phases)
+        return self._writer.write(prepared, phases)
 
     def resident(self, call: Call) -> tuple[Any] | None:
         """Return the answer of a plan that asks for rows in memory only, in a tuple; None where it needs more than that."""

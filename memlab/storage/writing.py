@@ -1,7 +1,8 @@
 """Applies what writing plans demand: many of them as one transaction, each answered or refused alone.
 
-A plan runs to its first demand of storage before the writer is taken: what it wants embedded is embedded together. Inside the
-transaction it sees the database and what the members before it did; after a rollback it begins again.
+A plan runs to its first demand of the transaction before the writer is taken: what it wants embedded is embedded together,
+what it wants read ahead is read. Inside the transaction it sees the database and what the members before it did; after a
+rollback it begins again.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Generator, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
@@ -25,7 +26,7 @@ from memlab.storage.indexes import Added, Closed, Dropped, Indexes, Opened
 from memlab.storage.phases import Phases
 from memlab.storage.reading import Reader
 from memlab.storage.rows import Value
-from memlab.values import DEFAULT_SESSION, Event, Fact
+from memlab.values import DEFAULT_SESSION, Event, Fact, Record
 
 
 class Writer:
@@ -36,15 +37,16 @@ class Writer:
         self._indexes = indexes
         self._rows = indexes.rows
         self._reader = reader
+        # Where what has no text lies: it must lie somewhere, and no search over its layer is by meaning.
+        self._nowhere = np.full(database.dimension, database.dimension**-0.5, np.float32)
 
-    def write(self, calls: Sequence[Call], phases: Phases) -> list[Any]:
-        """Run writing plans as one transaction, in order; one answer, or MemlabError as a value, for each call.
+    def write(self, members: Prepared, phases: Phases) -> list[Any]:
+        """Run prepared plans as one transaction, in order; one answer, or MemlabError as a value, for each.
 
         A call that scans (lists, searches) before it writes stands in a transaction of its own, because it must see what the
         calls before it did. When this returns, every answered write is committed, read back and visible to any search.
         """
-        members = self._prepare(calls, phases)
-        outcomes: list[Any] = [None] * len(calls)
+        outcomes: list[Any] = [None] * len(members)
         group: list[_Member] = []
         with phases.time("write"):
             for member in members:
@@ -60,16 +62,28 @@ class Writer:
         self._indexes.maintain()
         return outcomes
 
-    def _prepare(self, calls: Sequence[Call], phases: Phases) -> list[_Member]:
-        """Begin every plan and answer what it wants embedded, all together, before the writer is taken."""
+    def prepare(self, calls: Sequence[Call], phases: Phases) -> Prepared:
+        """Begin every plan and answer what it wants embedded or read ahead, all together, before the writer is taken."""
         members = [_Member(index, call) for index, call in enumerate(calls)]
         waiting = [member for member in members if member.begin()]
         while waiting:
             answers: list[Any] = [None] * len(waiting)
-            with phases.time("embed"):
-                self._reader.embed([(place, member.demand) for place, member in enumerate(waiting)], answers)
-            waiting = [member for member, answer in zip(waiting, answers, strict=True) if member.embedded(answer)]
+            embeds = [(place, one.demand) for place, one in enumerate(waiting) if isinstance(one.demand, ask.Embed)]
+            if embeds:
+                with phases.time("embed"):
+                    self._reader.embed(embeds, answers)
+            for place, member in enumerate(waiting):
+                if isinstance(member.demand, ask.Ahead):
+                    answers[place] = self._read_ahead(member, phases)
+            waiting = [member for member, answer in zip(waiting, answers, strict=True) if member.prepared(answer)]
         return members
+
+    def _read_ahead(self, member: _Member, phases: Phases) -> Any:
+        try:
+            (answer,) = self._reader.answer([(self._indexes.code(member.call.session), member.demand)], phases)
+        except MemlabError as error:
+            return error
+        return answer
 
     def _commit(self, group: Sequence[_Member], outcomes: list[Any]) -> None:
         if not group:
@@ -135,11 +149,10 @@ class Writer:
                 "idempotency_key",
                 f"{keyed.operation}: this idempotency key was used with other parameters; use a new key for a new call",
             )
-        if keyed.result_type not in _LAYERS:
+        layer = records.LAYER_OF.get(keyed.result_type)
+        if layer is None:
             return (msgspec.json.decode(result, type=keyed.result_type),)
-        return (
-            self._as_it_was(transaction, state, promise[0], _LAYERS[keyed.result_type], msgspec.json.decode(result, type=_Kept)),
-        )
+        return (self._as_it_was(transaction, state, promise[0], layer, msgspec.json.decode(result, type=_Kept)),)
 
     def _as_it_was(self, transaction: Transaction, state: _Attempt, session: int, layer: ask.Layer, kept: _Kept) -> Value:
         """Return the version of a memory that a key was answered with; NOT_FOUND where it was forgotten since."""
@@ -152,7 +165,7 @@ class Writer:
             "SELECT record FROM versions WHERE origin = ? AND session = ?", [records.origin_of(layer, kept.id), session]
         )
         earlier = (records.decode(layer, record) for (record,) in rows)
-        return next(value for value in earlier if isinstance(value, Fact) and value.version == kept.version)
+        return next(value for value in earlier if not isinstance(value, Event) and value.version == kept.version)
 
     def forget_old_keys(self, days: int) -> None:
         """Delete the idempotency keys that are older than *days*."""
@@ -170,6 +183,8 @@ class Writer:
                 return self._insert(transaction, state, session, demand)
             case ask.Fetch():
                 return [self._present(transaction, state, session, demand.layer, id)[1] for id in demand.ids]
+            case ask.Carrying():
+                return self._carrying(state, session, demand)
             case ask.Replace():
                 return self._replace(transaction, state, session, demand)
             case ask.Remove():
@@ -178,6 +193,8 @@ class Writer:
                 return self._create_session(transaction)
             case ask.DeleteSession():
                 return self._delete_session(transaction, state, session)
+            case ask.Ahead():
+                raise internal("bug", "a writing plan read ahead when it had begun to write")
             case ask.Embed():
                 answers: list[Any] = [None]
                 self._reader.embed([(0, demand)], answers)
@@ -216,6 +233,23 @@ class Writer:
         self._store(transaction, state, session, demand.layer, rows)
         return ask.Inserted(tuple(ids), tuple(value for _, _, value, _ in rows))
 
+    def _carrying(self, state: _Attempt, session: int, demand: ask.Carrying) -> list[Value]:
+        """Return what carries the keys as this transaction sees it: what was there and was not touched, and what it stored."""
+        layer = demand.layer
+        wider = msgspec.structs.replace(demand, limit=demand.limit + len(state.overlay))
+        (found,) = self._reader.answer([(session, wider)], Phases())
+        if isinstance(found, MemlabError):
+            raise found
+        values = [value for value in found if records.origin_of(layer, value.id) not in state.overlay]
+        wanted = set(demand.keys)
+        for current in state.overlay.values():
+            if current is not None and (current.session, current.layer) == (session, layer):
+                common = wanted & set(current.value.keys)
+                if common == wanted or (demand.match == "any" and common):
+                    values.append(current.value)
+        values.sort(key=lambda value: (value.moment, records.origin_of(layer, value.id)))
+        return values[: demand.limit]
+
     def _held(self, state: _Attempt, session: int, demand: ask.Insert) -> dict[str, str]:
         """Return id by content of the session's memories that may equal a draft, this transaction's own included."""
         digests = np.array([records.content_digest(draft.content) for draft in demand.drafts], np.int64)
@@ -244,6 +278,7 @@ class Writer:
     ) -> None:
         if not rows:
             return
+        vectors = [self._nowhere if draft.vector is None else draft.vector for *_, draft in rows]
         entries = [
             Entry(
                 seq=seq,
@@ -251,11 +286,11 @@ class Writer:
                 session=session,
                 layer=layer,
                 kind=draft.kind,
-                tags=draft.tags,
+                tags=value.keys,
                 confidence=draft.confidence,
-                occurred=microseconds(value.occurred_at if isinstance(value, Event) else value.created_at),
+                occurred=microseconds(value.moment),
                 expires=NEVER if draft.expires_at is None else microseconds(draft.expires_at),
-                digest=records.content_digest(draft.content),
+                digest=records.content_digest(value.content),
             )
             for seq, origin, value, draft in rows
         ]
@@ -271,12 +306,12 @@ class Writer:
             "expires_at": [None if entry.expires == NEVER else naive(entry.expires) for entry in entries],
             "digest": [entry.digest for entry in entries],
             "record": [records.encode(value) for _, _, value, _ in rows],
-            "vector": [draft.vector.tobytes() for *_, draft in rows],
+            "vector": [vector.tobytes() for vector in vectors],
         }
         for seq, origin, value, draft in rows:
             state.overlay[origin] = _Current(session, layer, seq, value, draft)
         transaction.insert("memories", columns)
-        transaction.notes.append(Added(entries, [value for _, _, value, _ in rows], [draft.vector for *_, draft in rows]))
+        transaction.notes.append(Added(entries, [value for _, _, value, _ in rows], vectors))
 
     def _present(
         self, transaction: Transaction, state: _Attempt, session: int, layer: ask.Layer, id: str
@@ -301,9 +336,13 @@ class Writer:
         origin = records.origin_of(demand.layer, demand.id)
         current = state.overlay.get(origin)
         draft = current.draft if current is not None else self._draft_of(seq, value)
-        draft = msgspec.structs.replace(draft, **demand.changes)
+        changes = dict(demand.changes)
+        if isinstance(value, Record):
+            own = {name: changes.pop(name) for name in draft.attributes.keys() & changes.keys()}
+            changes["attributes"] = {**draft.attributes, **own}
+        draft = msgspec.structs.replace(draft, **changes)
         new_seq = self._next_seq()
-        version = value.version + 1 if isinstance(value, Fact) else 1
+        version = 1 if isinstance(value, Event) else value.version + 1
         new = records.value_of(demand.layer, value.id, draft, now=clock.now(), created_at=value.created_at, version=version)
         transaction.insert(
             "versions",
@@ -316,6 +355,8 @@ class Writer:
 
     def _draft_of(self, seq: int, value: Value) -> ask.Draft:
         _, vectors = self._indexes.stored_vectors([seq])
+        if isinstance(value, Record):
+            return ask.Draft(vector=vectors[0], kind="record", attributes=records.own_fields(value))
         if isinstance(value, Event):
             return ask.Draft(
                 content=value.content,
@@ -449,11 +490,11 @@ class _Member:
         return isinstance(self.demand, (ask.Page, ask.Search, ask.Count, ask.NearDuplicates, ask.DeleteSession))
 
     def begin(self) -> bool:
-        """Run the plan to its first demand; return whether that is something to embed."""
+        """Run the plan to its first demand; return whether that is answered before the writer is taken."""
         return self._advance(lambda: next(self._start()))
 
-    def embedded(self, answer: Any) -> bool:
-        """Hand the plan its vectors; return whether it wants more of them."""
+    def prepared(self, answer: Any) -> bool:
+        """Hand the plan what it wanted; return whether it wants more before the writer is taken."""
         if isinstance(answer, MemlabError):
             return self._advance(lambda: self._going().throw(answer))
         self._answers.append(answer)
@@ -487,8 +528,11 @@ class _Member:
         except MemlabError as error:
             self.outcome = error
             return False
-        return isinstance(self.demand, ask.Embed)
+        return isinstance(self.demand, (ask.Embed, ask.Ahead))
 
+
+Prepared: TypeAlias = Sequence[_Member]
+"""Writing calls that wait for the writer alone."""
 
 _KEY = "SELECT session, operation, key, digest, result FROM idempotency WHERE session = ? AND operation = ? AND key = ?"
 _KEYS = "SELECT session, operation, key, digest, result FROM idempotency WHERE key IN (SELECT unnest(?))"
@@ -501,7 +545,6 @@ class _Kept(msgspec.Struct, frozen=True):
     version: int = 1
 
 
-_LAYERS: dict[Any, ask.Layer] = {Event: "episodic", Fact: "semantic"}
 _NO_SESSION = -1
 
 
@@ -509,6 +552,6 @@ def _kept(result: Any) -> str:
     """Return what is kept of an answer under its key."""
     if isinstance(result, Event):
         result = _Kept(result.id)
-    elif isinstance(result, Fact):
+    elif isinstance(result, (Fact, Record)):
         result = _Kept(result.id, result.version)
     return bytes(msgspec.json.encode(result)).decode()

@@ -426,3 +426,36 @@ def test_a_loop_that_ends_cancels_who_is_on_the_way():
 
     run(leave())
     assert all(task.done() for task in left)
+
+
+def test_what_takes_long_travels_alone():
+    """A complex read and a job hold up no group, and what comes behind a job does not wait for it."""
+    clock = ManualClock()
+    groups = []
+
+    async def engine(requests):
+        names = [request.operation.partition(".")[2] for request in requests]
+        groups.append((round(clock.monotonic_ns() / 1e6), " ".join(names)))
+        await asyncio.sleep(1.0 if "deduplicate" in names else 0.01)
+        return [Response(name) for name in names]
+
+    handle = chain(engine, seam=batch(BatchSettings(), clock))
+
+    async def main():
+        await hops(1)
+        names = ["get_stats", "list", "store_fact", "list", "deduplicate", "analyze_topics", "list"]
+        calls = {
+            "store_fact": {"subject": "Ada", "predicate": "drinks", "object": "tea"},
+        }
+        waiting = [asyncio.ensure_future(handle(ask(f"semantic.{name}", **calls.get(name, {})))) for name in names]
+        assert [(await call).value for call in waiting] == names
+
+    run(main(), clock)
+    assert groups == [
+        (0, "get_stats"),
+        (0, "list"),
+        (0, "store_fact"),
+        (10, "deduplicate"),
+        (10, "analyze_topics"),
+        (10, "list list"),
+    ]
