@@ -42,6 +42,15 @@ Name = Annotated[str, Meta(min_length=1, max_length=1_024, pattern=ONE_LINE)]
 Source = Annotated[Name, Meta(description="Where it comes from: a speaker, a file, an address.")]
 
 Id = Annotated[str, Meta(min_length=1, max_length=128, pattern=ID_PATTERN, description="The id of a memory.")]
+# Ids of other records say of which layer they are, so that tests know which id to send where.
+EventId = Annotated[Id, Meta(description="The id of an event.", extra_json_schema={"x-layer": "episodic"})]
+FactId = Annotated[Id, Meta(description="The id of a semantic memory.", extra_json_schema={"x-layer": "semantic"})]
+ProcedureId = Annotated[Id, Meta(description="The id of a procedure.", extra_json_schema={"x-layer": "procedural.procedure"})]
+RunId = Annotated[Id, Meta(description="The id of a run.", extra_json_schema={"x-layer": "procedural.run"})]
+TaskId = Annotated[Id, Meta(description="The id of a task.", extra_json_schema={"x-layer": "prospective.task"})]
+GoalId = Annotated[Id, Meta(description="The id of a goal.", extra_json_schema={"x-layer": "prospective.goal"})]
+TriggerId = Annotated[Id, Meta(description="The id of a trigger.", extra_json_schema={"x-layer": "prospective.trigger"})]
+EntityId = Annotated[Id, Meta(description="The id of an entity.", extra_json_schema={"x-layer": "graph.entity"})]
 Ids = Annotated[tuple[Id, ...], Meta(min_length=1, max_length=MAX_ITEMS, description="Ids of memories.")]
 Cursor = Annotated[
     str,
