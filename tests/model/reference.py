@@ -92,6 +92,7 @@ class Reference:
         self.sessions: dict[str, None] = {"default": None}
         self.items: list[Item] = []
         self.seen: set[str] = set()
+        self.parts: list[Any] = []  # references of further layers; told of every session that is deleted
         self._number = 0
 
     # --- what is there ------------------------------------------------------------------------------------------------
@@ -272,6 +273,8 @@ class Reference:
     def delete_session(self, session: str) -> None:
         """Forget a session; the default one stays, empty."""
         self.items = [item for item in self.items if item.session != session]
+        for part in self.parts:
+            part.delete_session(session)
         if session != "default":
             del self.sessions[session]
 
