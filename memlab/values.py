@@ -424,17 +424,62 @@ class Forgotten(msgspec.Struct, frozen=True, kw_only=True):
     dry_run: bool = False
 
 
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+    """One way that a part of a search could have gone.
+
+    Attributes:
+        part: `vector` or `text`.
+        way: `pre_filter` compares all that pass the filter, `push_down` gives the filter to the index, `post_filter` filters
+            what an unfiltered search found.
+        chosen: the search went this way.
+        estimated_rows, rows: memories that it looks at: those that pass, or those taken before the filter.
+        estimated_us, cost_us: microseconds; what it really took is known of the chosen way alone.
+    """
+
+    part: str
+    way: str
+    chosen: bool
+    estimated_rows: float
+    estimated_us: float
+    rows: int | None = None
+    cost_us: float | None = None
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a search went the way it did.
+
+    Attributes:
+        index: the kind of the vector index.
+        memories: of the session and layer.
+        estimated_matching, matching: how many pass the filter; counted only where the way that was gone counted them.
+        recall: recall@10 of the vector part: 1 for an exact search, else what the index was calibrated to; None where there
+            was no vector part.
+        together: questions that were searched together with this one, itself included; costs are of all of them.
+        candidates: every way of every part.
+    """
+
+    index: str
+    memories: int
+    estimated_matching: float
+    matching: int | None
+    recall: float | None
+    together: int
+    candidates: tuple[Candidate, ...]
+
+
 class Table(Sequence[T], Generic[T]):
     """An immutable list of equal values that shows itself as a table.
 
-    `cursor` is set where more can be had: pass it to the same operation for the next page.
+    `cursor` is set where more can be had: pass it to the same operation for the next page. `explanation` is set where a
+    search was asked to explain itself.
     """
 
-    __slots__ = ("_items", "cursor")
+    __slots__ = ("_items", "cursor", "explanation")
 
-    def __init__(self, items: Iterable[T] = (), cursor: str | None = None) -> None:
+    def __init__(self, items: Iterable[T] = (), cursor: str | None = None, explanation: Explanation | None = None) -> None:
         self._items = tuple(items)
         self.cursor = cursor
+        self.explanation = explanation
 
     @overload
     def __getitem__(self, index: int) -> T: ...
@@ -481,7 +526,8 @@ class Table(Sequence[T], Generic[T]):
             "<tr>" + "".join(f"<td>{html.escape(_cell(row.get(name)))}</td>" for name in names) + "</tr>" for row in rows
         )
         more = f"<p>… {len(self) - 100} more</p>" if len(self) > 100 else ""
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}<p>{len(self)} rows</p>"
+        why = "" if self.explanation is None else Table(self.explanation.candidates)._repr_html_()
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}<p>{len(self)} rows</p>{why}"
 
 
 def _fields(item: Any) -> dict[str, Any]:

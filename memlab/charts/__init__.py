@@ -4,5 +4,17 @@ from memlab.charts import lean_import  # noqa: F401  before anything imports alt
 from memlab.charts.comparison import response_times
 from memlab.charts.curves import By, ratio_curve, share_curve, stack
 from memlab.charts.theme import operation_colour, svg_to_pdf, to_svg
+from memlab.charts.ways import estimates, regrets
 
-__all__ = ["By", "operation_colour", "ratio_curve", "response_times", "share_curve", "stack", "svg_to_pdf", "to_svg"]
+__all__ = [
+    "By",
+    "estimates",
+    "operation_colour",
+    "ratio_curve",
+    "regrets",
+    "response_times",
+    "share_curve",
+    "stack",
+    "svg_to_pdf",
+    "to_svg",
+]

@@ -6,25 +6,24 @@ import contextlib
 import dataclasses
 import gc
 import json
-import logging
 import math
 import random
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast, get_args
 
 import msgspec
 import numpy as np
 import polars as pl
-import structlog
 
 from memlab.embedders import embedder_of
 from memlab.engine import Engine
 from memlab.errors import validation
 from memlab.experiment.exact import can_be_judged, recall_of
 from memlab.experiment.load import Driven, DriverCost, Execute, Lane, drive, driver_cost, run_in_own_loop
+from memlab.experiment.quiet import quiet
 from memlab.experiment.summary import SETTINGS, Window, summarise
 from memlab.measure import clock
 from memlab.measure.in_flight import InFlight, in_flight
@@ -152,19 +151,8 @@ def compare(
     with tempfile.TemporaryDirectory(prefix="databases-", dir=folder, ignore_cleanup_errors=True) as name:
         settings = {"reference": reference, "candidate": candidate}
         comparison = _Comparison(corpus, traffic, settings, seed, repeats, Path(name), prepared, progress)
-        with _quiet():
+        with quiet():
             return run_in_own_loop(comparison.run(size, values or {}))
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the engines' log to errors: four databases that open and close are no news in a notebook."""
-    before = structlog.get_config()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-    try:
-        yield
-    finally:
-        structlog.configure(**before)
 
 
 async def load(engine: Engine, corpus: Corpus) -> Loaded:

@@ -77,6 +77,13 @@ Since = Annotated[Moment, Meta(description="Only what occurred at this time or l
 Until = Annotated[Moment, Meta(description="Only what occurred before this time.")]
 ExpiresAt = Annotated[Moment, Meta(description="When it is to be forgotten: from then on nothing finds it.")]
 
+Strategy: TypeAlias = Annotated[
+    Literal["auto", "pre_filter", "push_down", "post_filter"],
+    Meta(
+        description="Filter first and compare the rest exactly, give the filter to the index, or filter what a search without it "
+        "found; auto takes the cheapest by estimate."
+    ),
+]
 Limit = Annotated[int, Meta(ge=1, le=200, description="Matches returned at most.")]
 ListLimit = Annotated[int, Meta(ge=1, le=500, description="Items on a page at most.")]
 BulkLimit = Annotated[int, Meta(ge=1, le=MAX_ITEMS, description="Memories touched at most; the oldest first.")]

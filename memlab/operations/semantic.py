@@ -42,6 +42,7 @@ from memlab.operations.parameters import (
     Similarity,
     SomeTopics,
     Source,
+    Strategy,
     Topics,
     filter_of,
     gone,
@@ -211,17 +212,31 @@ def search(
     match: Match = "any",
     kind: OnlyKind | None = None,
     min_confidence: LeastConfidence | None = None,
+    strategy: Strategy = "auto",
+    explain: Annotated[bool, Meta(description="Say with the answer, in `explanation`, why it was searched that way.")] = False,
     query_embedding: QueryEmbedding | None = None,
 ) -> Plan[Table[Fact]]:
     """Return the memories that best match *query*, best first, searched in the way that suits the query.
 
     Both rankings, by meaning and by words, are fused by reciprocal ranks; the form of the query decides how much each
-    counts: words for quotations, codes and one or two words, meaning for questions and long sentences.
+    counts: words for quotations, codes and one or two words, meaning for questions and long sentences. Whether the filter
+    comes before, in or after the search of the index is decided by estimated cost, from the size of the session, the
+    selectivity of the filter and what earlier searches took; every way gives the same answer, but for the index's recall.
     """
     filter = filter_of(tags=topics, match=match, kind=kind, min_confidence=min_confidence)
     vector = (yield Embed((query,), (query_embedding,), query=True))[0]
-    found = yield Search("semantic", "hybrid", limit, vector=vector, text=query, filter=filter, weights=ranking_weights(query))
-    return Table(found)
+    found = yield Search(
+        "semantic",
+        "hybrid",
+        limit,
+        vector=vector,
+        text=query,
+        filter=filter,
+        weights=ranking_weights(query),
+        way=strategy,
+        explain=explain,
+    )
+    return Table(found[0], explanation=found[1]) if explain else Table(found)
 
 
 @operation(

@@ -96,6 +96,9 @@ class Search(msgspec.Struct, frozen=True):
     Attributes:
         vector: for `vector` and `hybrid`.
         text: for `text`, `hybrid` and `prefix` (as-you-type: the last word is a prefix).
+        way: how the filter is applied (see `optimizer`): `auto` for the cheapest by estimate, a name for that one; None leaves it
+            to the index.
+        explain: answer with (values, Explanation) instead; of a search that has a way.
         fusion: how `hybrid` joins its two lists: reciprocal ranks (Cormack et al. 2009) or a weighted sum of normalised scores.
         weights: of the vector list and the text list.
     """
@@ -108,6 +111,8 @@ class Search(msgspec.Struct, frozen=True):
     filter: Filter = EVERYTHING
     fusion: Literal["reciprocal_rank", "weighted"] = "reciprocal_rank"
     weights: tuple[float, float] = (1.0, 1.0)
+    way: Literal["auto", "pre_filter", "push_down", "post_filter"] | None = None
+    explain: bool = False
 
 
 class Fetch(msgspec.Struct, frozen=True):

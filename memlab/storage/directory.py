@@ -25,6 +25,7 @@ LAYER_CODES: Mapping[str, int] = {name: code for code, name in enumerate(NAMES)}
 KINDS = ("event", "fact", "principle", "concept", "record")
 KIND_CODES = {name: code for code, name in enumerate(KINDS)}
 _MICROSECOND = timedelta(microseconds=1)
+_SAMPLE = 2_048  # memories from which a filter's selectivity is estimated: within 2.2 points of the truth, 19 times of 20
 
 
 def microseconds(moment: datetime) -> int:
@@ -295,6 +296,40 @@ class Directory:
             values = self._values(column, positions)
             keep = accepts(values) if keep is None else keep & accepts(values)
         return positions if keep is None else positions[keep]
+
+    def estimate(self, session: int, layer: str, now: int, filter: Filter = EVERYTHING) -> tuple[int, float, int]:
+        """Return how many memories a session has, how many of them pass a filter by estimate, and how many parts it has.
+
+        Tags are counted in their postings, the rest in a sample of those that the tags leave or of all, evenly spaced.
+        """
+        partition = self._partitions.get((session, LAYER_CODES[layer]))
+        if partition is None or not partition.count:
+            return 0, 0.0, 0
+        alive = self.column("alive")
+        positions = self._tagged(partition, session, layer, filter) if filter.tags else partition.positions(alive)
+        conditions = [*self._conditions(filter, now if partition.first_expiry <= now else None)]
+        parts = len(conditions) + bool(filter.tags)
+        passing = float(len(positions))
+        if conditions and len(positions):
+            step = max(1, len(positions) // _SAMPLE)
+            sample = positions[step // 2 :: step]
+            keep = alive[sample]
+            for column, accepts in conditions:
+                keep &= accepts(self.column(column)[sample])
+            passing *= float(keep.mean())
+        return partition.count, min(passing, float(partition.count)), parts
+
+    def passes(self, positions: np.ndarray, session: int, layer: str, now: int, filter: Filter) -> np.ndarray:
+        """Return which of a session's *positions* pass a filter at *now*."""
+        partition = self._partitions.get((session, LAYER_CODES[layer]))
+        if partition is None:
+            return np.zeros(len(positions), np.bool_)
+        keep: np.ndarray = self.column("alive")[positions]
+        if filter.tags:
+            keep &= np.isin(positions, self._tagged(partition, session, layer, filter))
+        for column, accepts in self._conditions(filter, now if partition.first_expiry <= now else None):
+            keep &= accepts(self.column(column)[positions])
+        return keep
 
     def selection(self, session: int, layer: str, now: int, filter: Filter = EVERYTHING) -> Selection | None:
         """Return the same as a selection for the vector index; None where it is every position there is."""

@@ -22,13 +22,16 @@ import structlog
 
 from memlab.embedders import Embedder
 from memlab.errors import MemlabError, internal, validation
+from memlab.measure import clock
 from memlab.storage import demands as ask
 from memlab.storage import fusion, records
 from memlab.storage.database import Database
 from memlab.storage.directory import KIND_CODES, moment, naive, wall_us
 from memlab.storage.indexes import Indexes
+from memlab.storage.optimizer import Optimizer, Part, Statistics, Way
 from memlab.storage.phases import Phases
 from memlab.storage.rows import Row, Value
+from memlab.values import Explanation
 
 log = structlog.get_logger(__name__)
 
@@ -46,6 +49,25 @@ class Found(msgspec.Struct):
     finish: Callable[[list[Value | None]], Any] | None = None
 
 
+class _Part(msgspec.Struct):
+    """How a part of a search is executed, and what it took.
+
+    Attributes:
+        way: None where the index decides.
+        ways: those that it could have gone.
+        known: what was known before; None where nobody asked.
+        matching: how many pass the filter, where they were counted.
+    """
+
+    part: Part
+    way: Way | None
+    known: Statistics | None
+    ways: tuple[Way, ...] = ()
+    rows: int = 0
+    cost_us: float = 0.0
+    matching: int | None = None
+
+
 class Reader:
     """Reads one database through its indexes.
 
@@ -61,6 +83,7 @@ class Reader:
         self._embedder = embedder
         self._vector_threads = vector_threads
         self._rerank_codes = rerank
+        self._optimizer = Optimizer()
 
     def answer(self, asked: Sequence[tuple[int, Any]], phases: Phases) -> list[Any]:
         """Answer demands together: one embedding call, one vector search for each selection, one row fetch."""
@@ -173,18 +196,17 @@ class Reader:
     ) -> None:
         now = wall_us()
         by_meaning: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        alike: dict[Any, list[int]] = {}
+        for place, (_, session, demand) in enumerate(wanted):
+            if demand.mode in ("vector", "hybrid"):
+                alike.setdefault((session, demand.layer, demand.filter, demand.way), []).append(place)
+        told: dict[int, list[_Part]] = {place: [] for place, (*_, demand) in enumerate(wanted) if demand.explain}
         with self._indexes.lock.reading():
-            selections: dict[tuple[int, str, ask.Filter], tuple[Any, list[int]]] = {}
-            with phases.time("select"):
-                for place, (_, session, demand) in enumerate(wanted):
-                    if demand.mode in ("vector", "hybrid"):
-                        key = (session, demand.layer, demand.filter)
-                        if key not in selections:
-                            selections[key] = (self._indexes.directory.selection(session, demand.layer, now, demand.filter), [])
-                        selections[key][1].append(place)
-            with phases.time("vector"):
-                for selection, places in selections.values():
-                    self._nearest(wanted, selection, places, by_meaning)
+            for (session, layer, filter, way), places in alike.items():
+                plan = self._planned("vector", session, layer, filter, way, [wanted[place][2] for place in places], now)
+                self._nearest(wanted, (session, layer, filter), places, by_meaning, plan, now, phases)
+                for place in told.keys() & places:
+                    told[place].append(plan)
         with phases.time("rerank"):
             if by_meaning and self._rerank_codes:
                 self._rerank(wanted, by_meaning)
@@ -195,7 +217,7 @@ class Reader:
                     lists.append(by_meaning[place])
                 if demand.mode != "vector":
                     with phases.time("text"):
-                        lists.append(self._by_words(session, demand, now))
+                        lists.append(self._by_words(session, demand, now, told.get(place)))
                 with phases.time("fuse"):
                     if len(lists) == 1:
                         seqs, scores = lists[0]
@@ -207,29 +229,137 @@ class Reader:
                         seen = self._see(seqs, session, demand.layer, now)
                     seqs, scores = seqs[seen][: demand.limit], scores[seen][: demand.limit]
                 found[index] = Found(session, demand.layer, seqs.tolist(), scores.tolist())
+                if demand.explain:
+                    found[index].finish = self._explaining(told[place])
             except MemlabError as error:
                 answers[index] = error
+
+    def _planned(
+        self,
+        part: Part,
+        session: int,
+        layer: ask.Layer,
+        filter: ask.Filter,
+        way: str | None,
+        together: Sequence[ask.Search],
+        now: int,
+    ) -> _Part:
+        """Return how a part of a search, of several questions where they go *together*, is to be executed."""
+        if way is None:
+            return _Part(part, None, None)
+        directory, vectors = self._indexes.directory, self._indexes.vectors
+        memories, passing, conditions = directory.estimate(session, layer, now, filter)
+        text = together[0].text if part == "text" else None
+        known = Statistics(
+            memories=memories,
+            total=len(directory),
+            passing=passing,
+            conditions=conditions,
+            postings=0 if text is None else self._indexes.text.postings(text, session=session, layer=layer),
+            dimension=self._embedder.dimension,
+            queries=len(together),
+            depth=max(map(_depth, together)) * (_ROUGH if self._rerank_codes and part == "vector" else 1),
+            kind=vectors.kind_now,
+            probed=vectors.probed,
+            links=2 * vectors.settings.hnsw_links if vectors.kind_now == "hnsw" else 0,
+            effort=vectors.effort.get("ef", 0.0),
+        )
+        ways: tuple[Way, ...] = ("pre_filter", "push_down", "post_filter") if part == "vector" else ("pre_filter", "post_filter")
+        if not conditions:  # nothing to filter by: the session alone is always pushed down
+            ways = ("pre_filter", "push_down") if part == "vector" else ("post_filter",)
+        chosen = self._optimizer.choose(part, known, ways) if way == "auto" or way not in ways else way
+        return _Part(part, chosen, known, ways)
 
     def _nearest(
         self,
         wanted: Sequence[tuple[int, int, ask.Search]],
-        selection: Any,
+        scope: tuple[int, ask.Layer, ask.Filter],
         places: Sequence[int],
         by_meaning: dict[int, tuple[np.ndarray, np.ndarray]],
+        plan: _Part,
+        now: int,
+        phases: Phases,
     ) -> None:
+        session, layer, filter = scope
+        directory, vectors = self._indexes.directory, self._indexes.vectors
         queries = np.stack([np.asarray(wanted[place][2].vector, np.float32) for place in places])
         depth = max(_depth(wanted[place][2]) for place in places)
         if self._rerank_codes:
             depth *= _ROUGH
-        scores, positions = self._indexes.vectors.search(
-            queries, depth, selection=selection, threads=self._vector_threads if len(places) > 1 else 1
-        )
-        seqs = self._indexes.directory.column("seq")
+        threads = self._vector_threads if len(places) > 1 else 1
+        started = clock.monotonic_ns()
+        if plan.way == "post_filter":
+            with phases.time("vector"):
+                scores, positions = self._post_filtered(queries, depth, scope, plan, threads, now)
+        else:
+            with phases.time("select"):
+                selection = directory.selection(session, layer, now, filter)
+            exactly = None if plan.way is None else plan.way == "pre_filter"
+            with phases.time("vector"):
+                scores, positions = vectors.search(queries, depth, selection=selection, threads=threads, exactly=exactly)
+            plan.rows = plan.matching = directory.alive if selection is None else selection.count
+        self._learn(plan, started)
+        seqs = directory.column("seq")
         for row, place in enumerate(places):
             own = _depth(wanted[place][2]) * (_ROUGH if self._rerank_codes else 1)  # an answer does not depend on its company
-            there = positions[row, :own]
-            there = there[there >= 0]
-            by_meaning[place] = (seqs[there], scores[row, : len(there)])
+            there = positions[row]
+            there = there[there >= 0][:own]
+            by_meaning[place] = (seqs[there], scores[row][positions[row] >= 0][: len(there)])
+
+    def _post_filtered(
+        self,
+        queries: np.ndarray,
+        depth: int,
+        scope: tuple[int, ask.Layer, ask.Filter],
+        plan: _Part,
+        threads: int,
+        now: int,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Search the session without the filter, and look further until every question has enough that pass."""
+        session, layer, filter = scope
+        directory = self._indexes.directory
+        selection = directory.selection(session, layer, now)
+        most = directory.alive if selection is None else selection.count
+        asked = min(depth if plan.known is None else plan.known.reach, max(most, 1))
+        while True:
+            scores, positions = self._indexes.vectors.search(queries, asked, selection=selection, threads=threads)
+            known = positions >= 0
+            keep = np.zeros(positions.shape, np.bool_)
+            keep[known] = directory.passes(positions[known], session, layer, now, filter)
+            if asked >= most or (keep.sum(axis=1) >= depth).all():
+                plan.rows = asked
+                return scores, np.where(keep, positions, -1)
+            asked = min(4 * asked, most)
+
+    def _learn(self, plan: _Part, started_ns: int) -> None:
+        plan.cost_us = (clock.monotonic_ns() - started_ns) / 1e3
+        if plan.known is not None and plan.way is not None:
+            self._optimizer.learn(plan.part, plan.way, plan.known, plan.cost_us)
+
+    def _explaining(self, parts: Sequence[_Part]) -> Callable[[list[Value | None]], Any]:
+        known = next(part.known for part in parts if part.known is not None)
+        vectors = self._indexes.vectors
+        by_meaning = next((part for part in parts if part.part == "vector"), None)
+        exact = by_meaning is not None and by_meaning.way == "pre_filter" and vectors.exact
+        explanation = Explanation(
+            index=known.kind,
+            memories=known.memories,
+            estimated_matching=known.passing,
+            matching=next((part.matching for part in parts if part.matching is not None), None),
+            recall=None if by_meaning is None else 1.0 if exact else vectors.recall,
+            together=known.queries,
+            candidates=tuple(
+                candidate
+                for part in parts
+                if part.known is not None and part.way is not None
+                for candidate in self._optimizer.candidates(part.part, part.known, part.ways, part.way, part.rows, part.cost_us)
+            ),
+        )
+
+        def finish(values: list[Value | None]) -> tuple[list[Value], Explanation]:
+            return [value for value in values if value is not None], explanation
+
+        return finish
 
     def _rerank(
         self, wanted: Sequence[tuple[int, int, ask.Search]], by_meaning: dict[int, tuple[np.ndarray, np.ndarray]]
@@ -242,8 +372,18 @@ class Reader:
             order = np.argsort(-exact, kind="stable")[: _depth(wanted[place][2])]
             by_meaning[place] = (candidates[order], exact[order])
 
-    def _by_words(self, session: int, demand: ask.Search, now: int) -> tuple[np.ndarray, np.ndarray]:
+    def _by_words(self, session: int, demand: ask.Search, now: int, told: list[_Part] | None) -> tuple[np.ndarray, np.ndarray]:
         """Return what the text index finds under the filter, looking further until enough remain or nothing is left."""
+        with self._indexes.lock.reading():
+            plan = self._planned("text", session, demand.layer, demand.filter, demand.way, [demand], now)
+        if told is not None:
+            told.append(plan)
+        started = clock.monotonic_ns()
+        found = self._words(session, demand, now, plan)
+        self._learn(plan, started)
+        return found
+
+    def _words(self, session: int, demand: ask.Search, now: int, plan: _Part) -> tuple[np.ndarray, np.ndarray]:
         depth = _depth(demand)
         allowed: np.ndarray | None = None
         if demand.filter != ask.EVERYTHING:
@@ -251,13 +391,22 @@ class Reader:
                 allowed = self._indexes.directory.column("seq")[
                     self._indexes.directory.select(session, demand.layer, now, demand.filter)
                 ]
+            plan.matching = len(allowed)
             if not len(allowed):
                 return np.zeros(0, np.int64), np.zeros(0, np.float32)
-        asked = depth
+        first = depth if plan.known is None or plan.way is None else plan.known.reach
+        among = allowed.tolist() if plan.way == "pre_filter" and allowed is not None else None
+        asked = depth if among is not None else first
         while True:
             seqs, scores = self._indexes.text.search(
-                demand.text or "", session=session, layer=demand.layer, limit=asked, prefix=demand.mode == "prefix"
+                demand.text or "",
+                session=session,
+                layer=demand.layer,
+                limit=asked,
+                prefix=demand.mode == "prefix",
+                among=among,
             )
+            plan.rows = asked if among is None else len(among)
             with self._indexes.lock.reading():
                 keep = self._see(seqs, session, demand.layer, now)
             if allowed is not None:

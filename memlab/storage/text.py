@@ -229,7 +229,25 @@ class TextIndex:
             self.remove(extra)
         return len(extra)
 
-    def search(self, text: str, *, session: int, layer: str, limit: int, prefix: bool = False) -> Found:
+    def postings(self, text: str, *, session: int, layer: str) -> int:
+        """Return how often the words of *text* stand in the texts of a session's layer, each text once a word; by the index."""
+        scope = scope_of(session, layer)
+        tokens = list(dict.fromkeys(token for word in split(text) if (token := stem(word))))[:_TERMS]
+        with self._lock:
+            searcher = self._snapshot.searcher
+        with _errors():
+            return sum(searcher.doc_freq("stems", scope + token) for token in tokens)
+
+    def search(
+        self,
+        text: str,
+        *,
+        session: int,
+        layer: str,
+        limit: int,
+        prefix: bool = False,
+        among: Sequence[int] | None = None,
+    ) -> Found:
         """Return the best *limit* texts of a session's layer that hold a word of *text*.
 
         Args:
@@ -238,6 +256,7 @@ class TextIndex:
             layer: which of them.
             limit: 1 or more.
             prefix: as-you-type: words are compared unstemmed, and the last one stands for the words that begin with it.
+            among: seqs outside of which nothing is looked at; scores stay those of the whole scope.
 
         Returns:
             Seqs and BM25 scores, best first, ties by seq.
@@ -269,7 +288,10 @@ class TextIndex:
                     average = snapshot.average_length or _average_length(snapshot.tails)
                     for tail in snapshot.tails:
                         tail.score(scope, field, terms, average, waiting)
-            found = [] if session in snapshot.forgotten_sessions else _best(snapshot, scope, field, terms, limit)
+            found = [] if session in snapshot.forgotten_sessions else _best(snapshot, scope, field, terms, limit, among)
+        if among is not None:
+            chosen = set(among)
+            waiting = {seq: score for seq, score in waiting.items() if seq in chosen}
         if waiting:
             enough = -found[-1][0] if len(found) >= limit else 0.0
             found += [(-score, seq) for seq, score in waiting.items() if score >= enough]
@@ -443,7 +465,9 @@ def _idf(documents: float, containing: float) -> float:
     return math.log(1.0 + (documents - containing + 0.5) / (containing + 0.5))
 
 
-def _best(snapshot: _Snapshot, scope: str, field: Field, terms: Iterable[Term], limit: int) -> list[tuple[float, int]]:
+def _best(
+    snapshot: _Snapshot, scope: str, field: Field, terms: Iterable[Term], limit: int, among: Sequence[int] | None
+) -> list[tuple[float, int]]:
     """Return (-score, seq) of the best texts in the index, best first, without the forgotten."""
     clauses = [
         (
@@ -456,6 +480,9 @@ def _best(snapshot: _Snapshot, scope: str, field: Field, terms: Iterable[Term], 
     if not clauses:
         return []
     query = tantivy.Query.boolean_query(clauses)
+    if among is not None:
+        chosen = tantivy.Query.const_score_query(tantivy.Query.term_set_query(_SCHEMA, "seq", list(among)), 0.0)
+        query = tantivy.Query.boolean_query([(tantivy.Occur.Must, query), (tantivy.Occur.Must, chosen)])
     forgotten = snapshot.forgotten
     found: list[tuple[float, int]] = []
     for more in (min(len(forgotten), 16), len(forgotten)):

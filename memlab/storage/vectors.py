@@ -118,6 +118,16 @@ class VectorIndex:
         return self._kind not in ("sq8", "fp16")
 
     @property
+    def probed(self) -> float:
+        """Share of the vectors that an unfiltered question looks at; 1 for kinds that scan everything."""
+        return 1.0 if self._lists is None else min(1.0, self.effort.get("nprobe", 1.0) / max(self._lists.index.nlist, 1))
+
+    @property
+    def recall(self) -> float | None:
+        """recall@10 of an unfiltered question: 1 where every vector is compared, else what calibration measured, if it did."""
+        return 1.0 if self._kind == "flat" else self.effort.get("recall_at_10")
+
+    @property
     def bytes(self) -> int:
         """Resident bytes of vectors or codes, lists, links and maps."""
         index, count = self._index, self.count
@@ -142,7 +152,15 @@ class VectorIndex:
             else:
                 self._index.add(vectors)
 
-    def search(self, queries: np.ndarray, k: int, *, selection: Selection | None = None, threads: int = 1) -> Found:
+    def search(
+        self,
+        queries: np.ndarray,
+        k: int,
+        *,
+        selection: Selection | None = None,
+        threads: int = 1,
+        exactly: bool | None = None,
+    ) -> Found:
         """Return the *k* best of every query among *selection*, or among all.
 
         Args:
@@ -150,6 +168,7 @@ class VectorIndex:
             k: 1 or more; rows are padded where fewer exist.
             selection: what may be found, by all queries of the call.
             threads: OpenMP threads for several queries; one query takes one.
+            exactly: compare every selected vector, or ask the index; by default whichever its kind finds the cheaper.
 
         Raises:
             MemlabError: VALIDATION `shape`, `vector` or `bounds`; INTERNAL `index`.
@@ -164,7 +183,7 @@ class VectorIndex:
         # OpenMP's setting is the calling thread's, and any worker thread may call: 0.2 µs.
         faiss.omp_set_num_threads(threads if len(queries) > 1 else 1)
         with _errors():
-            scores, found = self._search(queries, width, selection, positions)
+            scores, found = self._search(queries, width, selection, positions, exactly)
         if width < k:
             room = ((0, 0), (0, k - width))
             scores, found = np.pad(scores, room), np.pad(found, room, constant_values=-1)
@@ -293,11 +312,15 @@ class VectorIndex:
                 break
         return {"ef": ef, "recall_at_10": recall}
 
-    def _search(self, queries: np.ndarray, k: int, selection: Selection | None, positions: np.ndarray) -> Found:
+    def _search(
+        self, queries: np.ndarray, k: int, selection: Selection | None, positions: np.ndarray, exactly: bool | None
+    ) -> Found:
         selector, share = None, 1.0
+        if selection is None and exactly:
+            return self._scan(queries, k, np.arange(self.count))
         if selection is not None:
             share = len(positions) / self.count
-            if self._gathers(share, len(queries)):
+            if exactly or (exactly is None and self._gathers(share, len(queries))):
                 return self._scan(queries, k, positions)
             bits = np.ascontiguousarray(selection.bits)
             selector = faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))

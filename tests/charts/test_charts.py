@@ -164,3 +164,16 @@ def test_the_svg_names_fonts_that_readers_have():
     )
     assert set(re.findall(r'font-family="([^"]*)"', svg)) <= {theme.FONT}
     assert theme.FONT.endswith("sans-serif")
+
+
+def test_ways_are_drawn_beside_the_best_and_beside_their_estimates():
+    """Every case and way is there, with intervals where they are known; estimates stand against what happened."""
+    rows = [
+        {"case": case, "strategy": way, "ratio": ratio, "low": low, "high": None if low is None else 2 * ratio}
+        for case, low in (("no filter", 0.9), ("topic of 1 %", None))
+        for way, ratio in (("pre_filter", 3.0), ("push_down", 1.0), ("post_filter", 1.5), ("auto", 1.0))
+    ]
+    searches = pl.DataFrame({"estimated_us": [10.0, 200.0], "cost_us": [12.0, 150.0], "way": ["pre_filter", "push_down"]})
+    svg = charts.to_svg(charts.stack(charts.regrets(pl.DataFrame(rows)), charts.estimates(searches), title="Chosen well"))
+    for text in ("no filter", "topic of 1 %", "median time / best forced way", "estimated (µs)", "measured (µs)", "auto"):
+        assert text in svg

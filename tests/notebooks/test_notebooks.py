@@ -12,7 +12,8 @@ from tests.notebooks.executing import Planted, execute
 
 POINTS = ("01-cache-size", "02-batch-window", "03-pool-limit", "04-before-after")
 SUMMARIES = ("01-cache-size-summary", "02-batch-window-summary", "03-pool-limit-summary")
-EVERY = (*POINTS, *SUMMARIES)
+STUDIES = ("05-query-optimizer",)
+EVERY = (*POINTS, *SUMMARIES, *STUDIES)
 
 
 @pytest.fixture(params=EVERY)
