@@ -39,7 +39,7 @@ from theine_core import TlfuCore, spread
 
 from memlab.errors import MemlabError
 from memlab.measure.clock import SYSTEM, Clock
-from memlab.middleware.chain import Handler
+from memlab.middleware.chain import Handler, too_late
 from memlab.operations.registry import LAYERS, Operation, operations
 from memlab.operations.registry import lookup as lookup_operation
 from memlab.settings import CacheSettings
@@ -193,7 +193,7 @@ class Cache:
 
     async def _miss(self, inner: Handler, rule: _Rule, request: Request, key: Key) -> Response:
         while (flight := self._flights.get(key)) is not None and _is_current(flight.labels):
-            outcome = await flight.join()
+            outcome = await self._joined(flight, request)
             if outcome is None:  # its leader gave up; the first to wake leads, or finds an answer
                 entry = self._entries.get(key)
                 if entry is not None and self._serves(key, entry):
@@ -208,6 +208,16 @@ class Cache:
             self._passed += 1
             return await inner(request)
         return await self._fill(inner, rule, request, key, names)
+
+    async def _joined(self, flight: _Flight, request: Request) -> Response | BaseException | None:
+        """Wait for a flight as long as this caller's own deadline allows; the flight goes on for the others."""
+        if request.deadline_ns is None:
+            return await flight.join()
+        try:
+            async with asyncio.timeout((request.deadline_ns - self._clock.monotonic_ns()) / 1e9):
+                return await flight.join()
+        except TimeoutError:
+            raise too_late(request) from None
 
     async def _fill(self, inner: Handler, rule: _Rule, request: Request, key: Key, names: Iterable[Name]) -> Response:
         labels = tuple([self._label(name) for name in names])

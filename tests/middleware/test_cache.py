@@ -509,6 +509,28 @@ def test_an_error_is_delivered_to_all_who_joined_each_his_own():
     assert after.value == "good"
 
 
+def test_who_joins_a_flight_waits_no_longer_than_its_own_deadline():
+    """The one whose time is up gets TIMEOUT; the flight goes on, and those who have time get its answer."""
+    clock, engine = ManualClock(), Slow()
+    handle, middleware = cached(engine, clock)
+
+    async def main():
+        leader = asyncio.ensure_future(handle(get()))
+        await hops(3)
+        hasty = asyncio.ensure_future(handle(get(deadline_ns=clock.monotonic_ns() + 5_000_000)))
+        patient = asyncio.ensure_future(handle(get(deadline_ns=clock.monotonic_ns() + 50_000_000)))
+        await asyncio.sleep(0.010)
+        assert hasty.exception().reason == "deadline"
+        assert not leader.done()
+        assert not patient.done()
+        engine.answer(Response("answer"))
+        assert (await leader).value == (await patient).value == "answer"
+
+    run(main(), clock)
+    assert engine.calls == 1
+    assert middleware.statistics()["shared"] == 1
+
+
 @pytest.mark.parametrize("why", ["cancelled", "deadline"])
 def test_what_happens_to_the_leader_alone_does_not_happen_to_those_who_joined(why):
     """When he is cancelled or runs out of time, one of the others leads; they share one more execution."""
