@@ -33,6 +33,9 @@ class Frozen(dict[str, Any]):
         return Frozen, (dict(self),)
 
 
+NOTHING = Frozen()  # the empty one, which most memories share
+
+
 def freeze(value: Any) -> Any:
     """Return a JSON value that cannot be changed: tables become `Frozen`, lists become tuples, all the way down."""
     if isinstance(value, dict):
@@ -40,7 +43,7 @@ def freeze(value: Any) -> Any:
     return tuple(freeze(inner) for inner in value) if isinstance(value, (list, tuple)) else value
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True):
+class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An episodic memory: something that happened, when, and in which context.
 
     Attributes:
@@ -53,7 +56,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     content: str
     tags: tuple[str, ...] = ()
-    context: dict[str, Any] = Frozen()
+    context: dict[str, Any] = NOTHING
     source: str | None = None
     confidence: float = 1.0
     occurred_at: datetime
@@ -63,7 +66,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if type(self.context) is not Frozen:
-            msgspec.structs.force_setattr(self, "context", freeze(self.context))
+            msgspec.structs.force_setattr(self, "context", freeze(self.context) if self.context else NOTHING)
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -76,7 +79,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
         return self.occurred_at
 
 
-class Fact(msgspec.Struct, frozen=True, kw_only=True):
+class Fact(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A semantic memory: a fact, principle or concept.
 
     Attributes:

@@ -55,7 +55,7 @@ Mode = Annotated[
 ]
 
 
-class NewEvent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, eq=False):
+class NewEvent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, eq=False, gc=False):
     """One event of `episodic.bulk_remember`; the fields are those of `episodic.remember`."""
 
     content: Content

@@ -25,7 +25,7 @@ from msgspec.structs import astuple, force_setattr
 from memlab.errors import MemlabError, nearest, validation
 from memlab.operations.parameters import MAX_DIMENSION, MAX_JSON_BYTES, MAX_JSON_DEPTH, PATTERN_TEXTS
 from memlab.storage.demands import Plan
-from memlab.values import freeze
+from memlab.values import NOTHING, freeze
 
 Check: TypeAlias = Callable[[Any], Any]
 Detail: TypeAlias = Literal["name", "description", "schema"]
@@ -465,8 +465,11 @@ def _decode(kind: type, value: Any) -> Any:
     if not 1 <= len(vector) <= MAX_DIMENSION:
         raise ValueError(f"a vector has 1 to {MAX_DIMENSION:,} numbers, not {len(vector):,}")
     unit = vector.astype(np.float64)
-    with np.errstate(over="ignore"):
+    if vector.dtype == np.float32:  # too small to overflow when squared
         norm = math.sqrt(unit.dot(unit))
+    else:
+        with np.errstate(over="ignore"):
+            norm = math.sqrt(unit.dot(unit))
     if not 1e-6 < norm < 1e6:  # NaN and infinity fail too
         raise ValueError(f"a vector is finite and between 1e-6 and 1e6 long, not {norm:g}")
     if abs(norm - 1.0) > 1e-6:  # a vector that was normalised once keeps its bits
@@ -498,6 +501,8 @@ def _check_of(hint: Any) -> Check | None:
         return _json
     if origin is tuple:
         inner = _check_of(arguments[0])
+        if inner is _text:
+            return _texts
         return None if inner is None else _each(inner)
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
         hints = get_type_hints(hint, include_extras=True)
@@ -516,6 +521,12 @@ def _text(value: str) -> str:
     return value
 
 
+def _texts(values: tuple[str, ...]) -> tuple[str, ...]:
+    if all(type(value) is str for value in values) and "".join(values).isascii():
+        return values
+    return tuple(map(_text, values))
+
+
 def _utc(value: datetime) -> datetime:
     if value.tzinfo is UTC:
         return value
@@ -526,6 +537,8 @@ def _utc(value: datetime) -> datetime:
 
 
 def _json(value: dict[str, Any]) -> dict[str, Any]:
+    if not value:
+        return NOTHING
     try:
         deep = _depth(value) > MAX_JSON_DEPTH
         size = 0 if deep else len(msgspec.json.encode(value))
@@ -562,7 +575,7 @@ def _depth(value: Any, level: int = 1) -> int:
 
 def _each(check: Check) -> Check:
     def checked(values: tuple[Any, ...]) -> tuple[Any, ...]:
-        return tuple(check(value) for value in values)
+        return tuple(map(check, values))
 
     return checked
 

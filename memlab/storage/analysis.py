@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import compress
+
 import msgspec
 import tantivy
 
@@ -27,12 +29,14 @@ _splitter = (
     .filter(tantivy.Filter.lowercase())
     .build()
 )
+# The same for ASCII: what is no letter or digit becomes a blank. A quarter of the time, most of which goes into strings.
+_ASCII = "".join(char.lower() if char.isalnum() else " " for char in map(chr, range(128))).encode().ljust(256)
 _stemmer = tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.raw()).filter(tantivy.Filter.stemmer("english")).build()
-# Stems of words seen before: a text of 30 words takes 9 µs this way and 14 µs through one analyzer that does it all.
+# Stems of words seen before: a text of 20 words takes a third of the time of one analyzer that does it all.
 _stems: dict[str, str] = {}
 
 
-class Document(msgspec.Struct, frozen=True):
+class Document(msgspec.Struct, frozen=True, gc=False):
     """A text as it is searched: where it belongs, its words without stop words, and their stems, word by word."""
 
     seq: int
@@ -58,17 +62,14 @@ def analyse(seq: int, session: int, layer: str, content: str) -> Document:
     stems = [*map(_stems.get, words)]
     if None in stems:
         stems = [stem(word) for word in words]
-    return Document(
-        seq,
-        session,
-        scope_of(session, layer),
-        [word for word, found in zip(words, stems, strict=True) if found],
-        [found for found in stems if found],
-    )
+    return Document(seq, session, scope_of(session, layer), [*compress(words, stems)], [*filter(None, stems)])
 
 
 def split(text: str) -> list[str]:
     """Return the lower-cased words of *text*, stop words included; never fails."""
+    if text.isascii():
+        words = text.encode().translate(_ASCII).decode().split()
+        return words if len(text) < _LONGEST_WORD else [word for word in words if len(word) < _LONGEST_WORD]
     try:
         return _splitter.analyze(text)
     except UnicodeEncodeError:  # a lone surrogate: not text, and no reason to fail

@@ -54,7 +54,7 @@ class Filter(msgspec.Struct, frozen=True):
 EVERYTHING = Filter()
 
 
-class Draft(msgspec.Struct, frozen=True, kw_only=True):
+class Draft(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A memory to be stored: what the writer says of it; storage adds id, times and version.
 
     Attributes:

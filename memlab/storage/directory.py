@@ -44,12 +44,19 @@ def naive(microseconds: int) -> datetime:
     return moment(microseconds).replace(tzinfo=None)
 
 
+def timestamps(microseconds: Sequence[int]) -> np.ndarray:
+    """Return microseconds since 1970 as a column of DuckDB's TIMESTAMP, NEVER as its NULL."""
+    values = np.array(microseconds, np.int64)
+    values[values == NEVER] = np.iinfo(np.int64).min  # NumPy's "not a time"
+    return values.view("datetime64[us]")
+
+
 def wall_us() -> int:
     """Return the present in microseconds since 1970."""
     return clock.wall_ns() // 1000
 
 
-class Entry(msgspec.Struct, frozen=True):
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """What the directory holds of one memory; times in microseconds since 1970 UTC, `expires` NEVER for never."""
 
     seq: int

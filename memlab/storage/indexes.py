@@ -37,11 +37,11 @@ _EXPIRED_AT_ONCE = 5_000
 
 
 class Added(msgspec.Struct, frozen=True):
-    """Memories that a transaction stored, in ascending seq."""
+    """Memories that a transaction stored, in ascending seq, with their vectors, (n, dimension) float32."""
 
     entries: list[Entry]
     values: list[Value]
-    vectors: list[np.ndarray]
+    vectors: np.ndarray
 
 
 class Dropped(msgspec.Struct, frozen=True):
@@ -332,15 +332,14 @@ class Indexes:
         entries = [entry for note in added for entry in note.entries]
         if entries:
             values = [value for note in added for value in note.values]
-            vectors = np.stack([vector for note in added for vector in note.vectors])
+            vectors = np.concatenate([note.vectors for note in added]) if len(added) > 1 else added[0].vectors
             self.text.add(
                 [entry.seq for entry in entries],
                 [entry.session for entry in entries],
                 [entry.layer for entry in entries],
                 [value.content for value in values],
             )
-            for entry, value in zip(entries, values, strict=True):
-                self.rows.keep(entry.seq, (entry.layer, value))
+            self.rows.keep({entry.seq: (entry.layer, value) for entry, value in zip(entries, values, strict=True)})
         dropped = [seq for note in transaction.notes if isinstance(note, Dropped) for seq in note.seqs]
         closed = [note for note in transaction.notes if isinstance(note, Closed)]
         with self.lock.writing():

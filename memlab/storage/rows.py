@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
 import cachebox
@@ -59,13 +59,14 @@ class Rows:
                     except MemlabError as error:
                         rows[seq] = error
                     else:
-                        self.keep(seq, row)
+                        if self._hot is not None:
+                            self._hot[seq] = row
         return rows
 
-    def keep(self, seq: int, row: Row) -> None:
-        """Hold a row in memory until hotter ones take its place."""
+    def keep(self, rows: Mapping[int, Row]) -> None:
+        """Hold rows in memory until hotter ones take their place."""
         if self._hot is not None:
-            self._hot[seq] = row
+            self._hot.update(rows)
 
     def drop(self, seqs: Iterable[int]) -> None:
         """Let go of rows that are forgotten."""

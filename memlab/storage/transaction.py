@@ -45,7 +45,7 @@ class Transaction:
 
         Args:
             columns: by name, of equal length; a column that is left out is NULL. A two-dimensional array of float32 fills a BLOB
-                column, one row each.
+                column, one row each; one of datetime64 a TIMESTAMP column.
         """
         lengths = {len(column) for column in columns.values()}
         if len(lengths) != 1:

@@ -21,7 +21,7 @@ from memlab.storage import demands as ask
 from memlab.storage import records
 from memlab.storage.calls import Call, Keyed
 from memlab.storage.database import Database, Transaction
-from memlab.storage.directory import NEVER, Entry, microseconds, naive, wall_us
+from memlab.storage.directory import NEVER, Entry, microseconds, timestamps, wall_us
 from memlab.storage.indexes import Added, Closed, Dropped, Indexes, Opened
 from memlab.storage.phases import Phases
 from memlab.storage.reading import Reader
@@ -212,6 +212,7 @@ class Writer:
     def _insert(self, transaction: Transaction, state: _Attempt, session: int, demand: ask.Insert) -> ask.Inserted:
         held = {} if demand.on_duplicate == "keep" else self._held(state, session, demand)
         now = clock.now()
+        digits = records.random_digits(len(demand.drafts))
         ids: list[str] = []
         rows: list[tuple[int, int, Value, ask.Draft]] = []
         for place, draft in enumerate(demand.drafts):
@@ -225,7 +226,9 @@ class Writer:
                 ids.append(held[draft.content])
                 continue
             seq = self._next_seq()
-            value = records.value_of(demand.layer, records.new_id(demand.layer, seq), draft, now=now, created_at=now, version=1)
+            value = records.value_of(
+                demand.layer, records.new_id(demand.layer, seq, digits[place]), draft, now=now, created_at=now, version=1
+            )
             rows.append((seq, seq, value, draft))
             ids.append(value.id)
             if demand.on_duplicate != "keep":
@@ -278,7 +281,7 @@ class Writer:
     ) -> None:
         if not rows:
             return
-        vectors = [self._nowhere if draft.vector is None else draft.vector for *_, draft in rows]
+        vectors = np.stack([self._nowhere if draft.vector is None else draft.vector for *_, draft in rows])
         entries = [
             Entry(
                 seq=seq,
@@ -302,11 +305,11 @@ class Writer:
             "kind": [entry.kind for entry in entries],
             "tags": [list(entry.tags) for entry in entries],
             "confidence": [entry.confidence for entry in entries],
-            "occurred_at": [naive(entry.occurred) for entry in entries],
-            "expires_at": [None if entry.expires == NEVER else naive(entry.expires) for entry in entries],
+            "occurred_at": timestamps([entry.occurred for entry in entries]),
+            "expires_at": timestamps([entry.expires for entry in entries]),
             "digest": [entry.digest for entry in entries],
             "record": [records.encode(value) for _, _, value, _ in rows],
-            "vector": [vector.tobytes() for vector in vectors],
+            "vector": vectors,
         }
         for seq, origin, value, draft in rows:
             state.overlay[origin] = _Current(session, layer, seq, value, draft)
@@ -445,7 +448,7 @@ class _ScansAfterChangesError(Exception):
     """A member must see what earlier members of its group did: roll back and run every member alone."""
 
 
-class _Current(msgspec.Struct, frozen=True):
+class _Current(msgspec.Struct, frozen=True, gc=False):
     session: int
     layer: str
     seq: int

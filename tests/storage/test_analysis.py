@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from memlab.storage.analysis import analyse, scope_of, session_of, split, stem
@@ -38,6 +38,13 @@ def test_any_text_can_be_analysed(text: str) -> None:
     assert all(token and not set(token) & set(" :\n\t") for token in document.words + document.stems)
     assert document == analyse(1, 1, "episodic", text)
     assert [stem(word) for word in split(text) if stem(word)] == document.stems
+
+
+@given(st.text(st.characters(codec="ascii"), max_size=40))
+@example("a" * 199 + " " + "b" * 200 + "\x1fc_d")
+def test_plain_text_is_split_as_any_other(text: str) -> None:
+    """The short way for ASCII finds the words that the long way finds."""
+    assert split(text) == split(text + " é")[:-1]
 
 
 def test_a_scope_names_its_session() -> None:
