@@ -464,19 +464,23 @@ def _decode(kind: type, value: Any) -> Any:
         raise ValueError("a vector is one flat sequence of numbers") from None
     if not 1 <= len(vector) <= MAX_DIMENSION:
         raise ValueError(f"a vector has 1 to {MAX_DIMENSION:,} numbers, not {len(vector):,}")
-    unit = vector.astype(np.float64)
-    if vector.dtype == np.float32:  # too small to overflow when squared
-        norm = math.sqrt(unit.dot(unit))
-    else:
-        with np.errstate(over="ignore"):
-            norm = math.sqrt(unit.dot(unit))
-    if not 1e-6 < norm < 1e6:  # NaN and infinity fail too
-        raise ValueError(f"a vector is finite and between 1e-6 and 1e6 long, not {norm:g}")
-    if abs(norm - 1.0) > 1e-6:  # a vector that was normalised once keeps its bits
-        unit /= norm
-    unit = unit.astype(np.float32)
+    unit = _unit(vector)
     unit.flags.writeable = False
     return unit
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    """Return a copy of unit length; a vector that was normalised once keeps its bits."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        if vector.dtype == np.float32 and abs(float(vector.dot(vector)) - 1.0) < 1e-6:  # most are
+            return vector.copy()
+        unit = vector.astype(np.float64)
+        norm = math.sqrt(unit.dot(unit))
+    if not 1e-6 < norm < 1e6:  # NaN and infinity fail too
+        raise ValueError(f"a vector is finite and between 1e-6 and 1e6 long, not {norm:g}")
+    if abs(norm - 1.0) > 1e-6:
+        unit /= norm
+    return unit.astype(np.float32)
 
 
 # --- what msgspec cannot check ---------------------------------------------------------------------------------------

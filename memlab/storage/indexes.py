@@ -19,6 +19,7 @@ from memlab.errors import MemlabError, not_found
 from memlab.measure import clock
 from memlab.settings import Settings
 from memlab.storage import records
+from memlab.storage.analysis import Document, analyse
 from memlab.storage.database import Database, Transaction
 from memlab.storage.directory import KINDS, Directory, Entry, wall_us
 from memlab.storage.locks import ReadWriteLock
@@ -37,11 +38,16 @@ _EXPIRED_AT_ONCE = 5_000
 
 
 class Added(msgspec.Struct, frozen=True):
-    """Memories that a transaction stored, in ascending seq, with their vectors, (n, dimension) float32."""
+    """Memories that a transaction stored, in ascending seq, with their vectors, (n, dimension) float32.
+
+    Attributes:
+        documents: their texts, of which many are analysed while the transaction commits.
+    """
 
     entries: list[Entry]
     values: list[Value]
     vectors: np.ndarray
+    documents: Future[list[Document]] | None = None
 
 
 class Dropped(msgspec.Struct, frozen=True):
@@ -331,14 +337,9 @@ class Indexes:
         added = [note for note in transaction.notes if isinstance(note, Added)]
         entries = [entry for note in added for entry in note.entries]
         if entries:
-            values = [value for note in added for value in note.values]
             vectors = np.concatenate([note.vectors for note in added]) if len(added) > 1 else added[0].vectors
-            self.text.add(
-                [entry.seq for entry in entries],
-                [entry.session for entry in entries],
-                [entry.layer for entry in entries],
-                [value.content for value in values],
-            )
+            self.text.take([document for note in added for document in self._documents(note)])
+            values = [value for note in added for value in note.values]
             self.rows.keep({entry.seq: (entry.layer, value) for entry, value in zip(entries, values, strict=True)})
         dropped = [seq for note in transaction.notes if isinstance(note, Dropped) for seq in note.seqs]
         closed = [note for note in transaction.notes if isinstance(note, Closed)]
@@ -363,6 +364,14 @@ class Indexes:
         for note in closed:
             self.text.remove_session(note.code)
             self._purge = True
+
+    def _documents(self, note: Added) -> list[Document]:
+        if note.documents is not None:
+            return note.documents.result()
+        return [
+            analyse(entry.seq, entry.session, entry.layer, value.content)
+            for entry, value in zip(note.entries, note.values, strict=True)
+        ]
 
 
 _NAMES = ("seq", "origin", "session", "layer", "kind", "confidence", "occurred", "expires", "digest", "alive")

@@ -17,7 +17,9 @@ import shutil
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +117,7 @@ class TextIndex:
         self._covered = self._folded = covered_seq
         self._digests = digests or {}
         self._purge_due = purge_due  # files hold texts that were deleted
+        self._ahead = ThreadPoolExecutor(1, thread_name_prefix="memlab-text-ahead")
         self._lock = threading.Lock()  # the snapshot, its last tail and what follows
         self._writing = threading.Lock()  # tantivy's writer and the files; taken before the other
         self._folding: threading.Thread | None = None
@@ -176,15 +179,22 @@ class TextIndex:
 
     def add(self, seqs: Sequence[int], sessions: Sequence[int], layers: Sequence[str], contents: Sequence[str]) -> None:
         """Take in texts; the next search finds them. Large batches go straight to the index."""
-        rows = zip(seqs, sessions, layers, contents, strict=True)
-        if len(seqs) > max(self._settings.text_tail, _BULK):
-            self.load(rows)
+        self.take([analyse(*row) for row in zip(seqs, sessions, layers, contents, strict=True)])
+
+    def ahead(self, rows: Sequence[Row]) -> Future[list[Document]]:
+        """Begin to analyse texts for `take`; beside the commit of a large batch this costs no time of its own."""
+        return self._ahead.submit(lambda: [analyse(*row) for row in rows])
+
+    def take(self, documents: Sequence[Document]) -> None:
+        """Take in analysed texts, as `add` does."""
+        if len(documents) > max(self._settings.text_tail, _BULK):
+            with self._writing:
+                self._fold(documents)
             return
-        documents = [analyse(*row) for row in rows]
         with self._lock:
             tail = self._snapshot.tails[-1]
             tail.add(documents)
-            self._covered = max(self._covered, *seqs) if seqs else self._covered
+            self._covered = max(self._covered, *(document.seq for document in documents)) if documents else self._covered
             full = len(tail) >= self._fold_at
         if full:
             self._fold_in_background()
@@ -301,7 +311,7 @@ class TextIndex:
     def load(self, rows: Iterable[Row]) -> None:
         """Take in many texts past the tail; they are found when this returns, all or, where it raises, none."""
         with self._writing:
-            self._fold(rows)
+            self._fold(analyse(*row) for row in rows)
 
     def commit(self) -> None:
         """Bring everything into the index and write the manifest; no file holds a forgotten text afterwards."""
@@ -317,6 +327,7 @@ class TextIndex:
         with self._lock:
             self._closed = True
             folding = self._folding
+        self._ahead.shutdown()
         if folding is not None:
             folding.join()
 
@@ -342,12 +353,12 @@ class TextIndex:
             except (MemlabError, OSError) as error:  # derived: nothing is lost, the tail goes on answering
                 _log.error("text_fold_failed", error=str(error), waiting=len(self._snapshot.tails[-1]))
 
-    def _fold(self, rows: Iterable[Row], *, purge: bool = False) -> None:
-        """Bring the tail and *rows* into the index, and what was forgotten out of it; the caller holds `_writing`."""
+    def _fold(self, arriving: Iterable[Document], *, purge: bool = False) -> None:
+        """Bring the tail and what is *arriving* into the index, and what was forgotten out of it; the caller holds `_writing`."""
         with self._lock:
             before = self._snapshot
             (sealed,) = before.tails
-            documents = list(sealed.documents.values())
+            waiting = list(sealed.documents.values())
             covered = self._covered
             self._snapshot = msgspec.structs.replace(before, tails=(sealed, Tail()))
         deletes = bool(before.forgotten or before.forgotten_sessions)
@@ -357,7 +368,7 @@ class TextIndex:
         purge = purge and (deletes or self._purge_due)
         try:
             with _errors():
-                covered = self._write(before, documents, rows, purge, covered)
+                covered = self._write(before, chain(waiting, arriving), purge, covered)
                 after = _look(self._index, ())
         except BaseException:
             with self._lock:
@@ -381,7 +392,7 @@ class TextIndex:
         with _errors():
             self._save()
 
-    def _write(self, before: _Snapshot, documents: Iterable[Document], rows: Iterable[Row], purge: bool, covered: int) -> int:
+    def _write(self, before: _Snapshot, documents: Iterable[Document], purge: bool, covered: int) -> int:
         """Write one commit and wait until tantivy has merged what it wants to; return the highest seq that is in."""
         # One thread: it keeps up with ours and leaves one segment, where two leave two to search. 100,000 texts take 2 s.
         writer = self._index.writer(_BUDGET, 1)
@@ -397,9 +408,8 @@ class TextIndex:
                     writer.delete_documents_by_query(hidden)
             for document in documents:
                 writer.add_document(_to_tantivy(document))
-            for row in rows:
-                writer.add_document(_to_tantivy(analyse(*row)))
-                covered = max(covered, row[0])
+                if document.seq > covered:
+                    covered = document.seq
             writer.commit()
         finally:
             writer.wait_merging_threads()

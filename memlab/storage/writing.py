@@ -314,7 +314,13 @@ class Writer:
         for seq, origin, value, draft in rows:
             state.overlay[origin] = _Current(session, layer, seq, value, draft)
         transaction.insert("memories", columns)
-        transaction.notes.append(Added(entries, [value for _, _, value, _ in rows], vectors))
+        values = [value for _, _, value, _ in rows]
+        documents = None
+        if len(rows) >= _MANY:
+            documents = self._indexes.text.ahead(
+                [(entry.seq, session, layer, value.content) for entry, value in zip(entries, values, strict=True)]
+            )
+        transaction.notes.append(Added(entries, values, vectors, documents))
 
     def _present(
         self, transaction: Transaction, state: _Attempt, session: int, layer: ask.Layer, id: str
@@ -549,6 +555,7 @@ class _Kept(msgspec.Struct, frozen=True):
 
 
 _NO_SESSION = -1
+_MANY = 500  # texts from which it pays to have another thread analyse them
 
 
 def _kept(result: Any) -> str:
