@@ -18,6 +18,7 @@ import duckdb
 import faiss
 import numpy as np
 import pyarrow as pa
+import tantivy
 
 from memlab.measure import clock
 
@@ -200,6 +201,48 @@ class BareStore:
             "reads": len(latencies),
             "writes": writes,
         }
+
+
+class BareLoad:
+    """Loading many rows with nothing but the libraries: an Arrow insert into memlab's table, FAISS, tantivy's English analysis.
+
+    Args:
+        database: a closed database without memories; it is filled.
+        folder: an empty folder for the text index.
+    """
+
+    def __init__(self, database: Path, folder: Path, dimension: int) -> None:
+        self.connection = duckdb.connect(str(database), config={"threads": 1, "checkpoint_threshold": "1GB"})
+        self.vectors = faiss.IndexFlatIP(dimension)
+        builder = tantivy.SchemaBuilder()
+        builder.add_unsigned_field("seq", indexed=True, fast=True)
+        builder.add_text_field("content", tokenizer_name="en_stem", index_option="freq")
+        self.texts = tantivy.Index(builder.build(), path=str(folder), reuse=False)
+
+    def insert(self, rows: pa.Table) -> None:
+        """Rows with memlab's columns, in one transaction."""
+        self.connection.register("arriving", rows)
+        self.connection.execute("BEGIN")
+        self.connection.execute("INSERT INTO memories SELECT * FROM arriving")
+        self.connection.execute("COMMIT")
+        self.connection.unregister("arriving")
+
+    def index(self, seqs: Sequence[int], contents: Sequence[str], vectors: np.ndarray) -> None:
+        """The same rows in both indexes, to be found when this returns; one thread of tantivy's, as the engine has."""
+        self.vectors.add(vectors)
+        writer = self.texts.writer(64 << 20, 1)
+        for seq, content in zip(seqs, contents, strict=True):
+            document = tantivy.Document()
+            document.add_unsigned("seq", seq)
+            document.add_text("content", content)
+            writer.add_document(document)
+        writer.commit()
+        writer.wait_merging_threads()
+        self.texts.reload()
+
+    def close(self) -> None:
+        """Close the database."""
+        self.connection.close()
 
 
 _RECORD = '{"id":"ep_0","content":"a memory of about the length that people say in one turn of a conversation"}'

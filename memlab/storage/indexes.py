@@ -127,15 +127,18 @@ class Indexes:
         self.last_code = max([last_code, *self.codes.values()])
         ((top, old),) = self._database.read("SELECT (SELECT max(seq) FROM memories), (SELECT max(seq) FROM versions)")
         self.last_seq = max(last_seq, top or 0, old or 0)
+        loading = self._upkeep.submit(  # reads and hashes a large file without Python's lock
+            VectorIndex.load,
+            self._folder,
+            database_id=self._database.id,
+            dimension=self._dimension,
+            settings=self._settings.index,
+        )
         columns = self._read_columns()
         seqs = columns["seq"]
+        self.text = self._open_text(seqs)
         try:
-            vectors, indexed = VectorIndex.load(
-                self._folder,
-                database_id=self._database.id,
-                dimension=self._dimension,
-                settings=self._settings.index,
-            )
+            vectors, indexed = loading.result()
             self._check_against(vectors, indexed, seqs)
         except Stale as stale:
             if len(seqs):
@@ -149,7 +152,6 @@ class Indexes:
         self.directory = Directory(self._load_tags)
         self.directory.load(_aligned(columns, np.concatenate([indexed, fresh])))
         self.vectors = vectors
-        self.text = self._open_text(seqs)
 
     def _read_columns(self) -> dict[str, np.ndarray]:
         table = self._database.read_arrow(_DIRECTORY, [list(NAMES), list(KINDS)])
