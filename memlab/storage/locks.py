@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 
 
 class ReadWriteLock:
@@ -18,36 +17,57 @@ class ReadWriteLock:
         self._readers = 0
         self._writing = False
         self._writers_waiting = 0
+        self._reading_side, self._writing_side = _Reading(self), _Writing(self)
 
-    @contextmanager
-    def reading(self) -> Iterator[None]:
+    def reading(self) -> _Reading:
         """Hold it together with other readers."""
-        with self._changed:
-            while self._writing or self._writers_waiting:
-                self._changed.wait()
-            self._readers += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._readers -= 1
-                if not self._readers:
-                    self._changed.notify_all()
+        return self._reading_side
 
-    @contextmanager
-    def writing(self) -> Iterator[None]:
+    def writing(self) -> _Writing:
         """Hold it alone."""
-        with self._changed:
-            self._writers_waiting += 1
+        return self._writing_side
+
+
+class _Reading:
+    __slots__ = ("_lock",)
+
+    def __init__(self, lock: ReadWriteLock) -> None:
+        self._lock = lock
+
+    def __enter__(self) -> None:
+        lock = self._lock
+        with lock._changed:
+            while lock._writing or lock._writers_waiting:
+                lock._changed.wait()
+            lock._readers += 1
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        lock = self._lock
+        with lock._changed:
+            lock._readers -= 1
+            if not lock._readers:
+                lock._changed.notify_all()
+
+
+class _Writing:
+    __slots__ = ("_lock",)
+
+    def __init__(self, lock: ReadWriteLock) -> None:
+        self._lock = lock
+
+    def __enter__(self) -> None:
+        lock = self._lock
+        with lock._changed:
+            lock._writers_waiting += 1
             try:
-                while self._writing or self._readers:
-                    self._changed.wait()
+                while lock._writing or lock._readers:
+                    lock._changed.wait()
             finally:
-                self._writers_waiting -= 1
-            self._writing = True
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._writing = False
-                self._changed.notify_all()
+                lock._writers_waiting -= 1
+            lock._writing = True
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        lock = self._lock
+        with lock._changed:
+            lock._writing = False
+            lock._changed.notify_all()

@@ -393,6 +393,19 @@ def test_expired_rows_leave_the_database(tmp_path: Path) -> None:
         assert engine.storage.database.read("SELECT count(*) FROM memories") == [(1,)]
 
 
+def test_a_large_write_is_found_when_it_returns(tmp_path: Path) -> None:
+    """Texts that are analysed while their transaction commits are found by word at once, and after a failed call none of them."""
+    with opened(tmp_path / "lab.duckdb") as engine:
+        events = [{"content": f"letter number{place} about tea", "expires_at": START.replace(year=2090)} for place in range(700)]
+        ids = run(engine, "episodic.bulk_remember", events=events).ids
+        for place in (0, 350, 699):
+            (found,) = run(engine, "episodic.recall", query=f"number{place}", mode="text")
+            assert (found.id, found.content, found.expires_at) == (ids[place], *events[place].values())
+        with pytest.raises(MemlabError, match="repeats a content"):
+            run(engine, "episodic.bulk_remember", events=[{"content": "unheard"}, *events], on_duplicate="error")
+        assert not run(engine, "episodic.recall", query="unheard", mode="text")
+
+
 def test_texts_missing_from_the_index_are_found_again(tmp_path: Path) -> None:
     """When the text index lost some texts in the middle, opening notices the count and builds it again."""
     path = tmp_path / "lab.duckdb"

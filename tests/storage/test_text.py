@@ -334,6 +334,16 @@ def test_an_index_is_reconciled_with_what_the_database_holds(tmp_path: Path) -> 
     assert set(found) <= set(kept.tolist())
 
 
+def test_reconciling_tells_apart_what_is_as_many(tmp_path: Path) -> None:
+    """One text too many and one too few is not agreement."""
+    index = create(tmp_path)
+    index.load(row for row in rows(40, sessions=1) if row[0] != 7)
+    everything = np.arange(1, 41)
+    assert index.retain(everything[everything != 7]) == 0
+    assert index.retain(everything[everything != 8]) == 1
+    assert index.count == 38
+
+
 # --- folding -----------------------------------------------------------------------------------------------------------
 
 
