@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from memlab.cli import bench, guide, sweep
+from memlab.cli import bench, guide, sweep, tune
 from memlab.errors import ErrorType, MemlabError
 from memlab.operations.listing import operations_command
 
@@ -46,6 +46,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "guide": guide.guide,
     "sweep": sweep.sweep,
     "bench": bench.bench,
+    "tune": tune.tune,
     "operations": operations_command,
 }
 for _name, _command in _COMMANDS.items():

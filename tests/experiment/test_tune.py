@@ -1,0 +1,213 @@
+"""A search finds what was planted, dominates only where intervals separate, and a duel has the last word."""
+
+import itertools
+import json
+import math
+import random
+import tomllib
+
+import polars
+import pytest
+
+from memlab.errors import MemlabError
+from memlab.experiment import tune
+from memlab.experiment.tune import Constraint, Outcome, Task
+from memlab.measure.stats import Interval
+from memlab.settings import Settings
+from memlab.workload.spec import workload
+
+TRAFFIC = workload({"mix": {"episodic.recall": 1.0}, "arrivals": {"rate_per_s": 100.0}})
+
+
+def task(**given):
+    return Task(workload=TRAFFIC, **given)
+
+
+def flat(settings):
+    """Return how good planted settings are: p95 over the default, by parts that multiply."""
+    cache = 1.0 if settings.cache is None else 1.0 / (1.0 + 0.12 * math.log2(settings.cache.max_entries / 16 + 1))
+    window = 1.3 if settings.batch is None else 1.0 + 0.05 * abs(settings.batch.window_ms - 1.0)
+    pool = 1.2 if settings.pool is None else 1.0 + 0.1 * abs(math.log2(settings.pool.limit / 4))
+    index = {"flat": 1.5, "sq8": 1.2, "fp16": 1.4, "ivf": 1.0, "hnsw": 0.95}[settings.index.kind]
+    return cache * window * pool * index
+
+
+class Planted:
+    """Answers evaluations from a formula, with a little noise, and counts them."""
+
+    def __init__(self, p95=flat, *, held_out=None, noise=0.0, recall=lambda settings: 1.0, width=0.02):
+        self.p95, self.noise, self.recall, self.width = p95, noise, recall, width
+        self.held_out = held_out or p95
+        self.seen = []
+        self.chance = random.Random(5)
+
+    def __call__(self, settings, *, repeats, seed, folder=None):
+        self.seen.append((settings, repeats, seed))
+        formula = self.p95 if seed < tune._HELD_OUT else self.held_out
+        value = formula(settings) / formula(Settings()) * math.exp(self.chance.gauss(0.0, self.noise))
+        interval = Interval(value, value * (1 - self.width), value * (1 + self.width), repeats)
+        memory = Interval(
+            (0.25 if settings.index.kind == "sq8" else 1.0) + (settings.cache.max_entries / 65_536 if settings.cache else 0)
+        )
+        ratios = {"p50": interval, "p95": interval, "mean": interval, "throughput": Interval(1 / value), "memory": memory}
+        figures = dict.fromkeys(tune._CONSTRAINED) | {"recall_at_10": self.recall(settings)}
+        return Outcome(ratios=ratios, figures=figures)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_search_comes_near_the_best_of_a_grid_with_a_fifth_of_its_evaluations(seed, tmp_path):
+    """Within 5 % of the best of an exhaustive grid, with at most 20 % of the grid's evaluations."""
+    grid = [
+        {"index.kind": kind, "cache.max_entries": entries, "batch.window_ms": window, "pool.limit": limit}
+        for kind, entries, window, limit in itertools.product(tune.INDEXES, (64, 1024, 65_536), tune.WINDOWS_MS[1:5], (1, 4, 16))
+    ]
+    best = min(flat(Settings.of(one)) for one in grid)
+    planted = Planted(noise=0.002, width=0.005)
+    found = tune.tune(task(budget=len(grid) // 5, seed=seed), tmp_path, evaluate=planted)
+    assert found.verdict == "better"
+    assert found.searched == len(grid) // 5 == 36
+    assert flat(Settings.of(found.values)) <= 1.05 * best
+
+
+def test_the_duel_is_fought_on_other_traffic_and_decides(tmp_path):
+    """What only helps in the search's own traffic is not recommended."""
+    planted = Planted(held_out=lambda settings: 1.0)
+    found = tune.tune(task(budget=16), tmp_path, evaluate=planted)
+    assert found.verdict == "no significant gain"
+    assert found.values == {}
+    assert "The defaults stay." in found.to_toml()
+    *_, (settings, repeats, seed) = planted.seen
+    assert seed == 1 + tune._HELD_OUT
+    assert repeats == tune._CONFIRMING
+    assert settings != Settings()
+
+
+def test_settings_that_break_a_constraint_are_not_chosen(tmp_path):
+    """The fastest index is left where its recall is too low; where nothing keeps the bound, that is said."""
+    planted = Planted(recall=lambda settings: 0.9 if settings.index.kind == "hnsw" else 1.0)
+    bound = Constraint.parse("recall_at_10>=0.95")
+    found = tune.tune(task(budget=30, constraints=(bound,)), tmp_path, evaluate=planted)
+    assert found.values["index.kind"] != "hnsw"
+    with pytest.raises(MemlabError, match="loosen it"):
+        tune.tune(task(budget=4, constraints=(Constraint.parse("recall_at_10>=1.5"),)), tmp_path, evaluate=planted)
+
+
+def test_a_search_that_was_stopped_goes_on(tmp_path):
+    """Trials that are done are not made again, also when the budget grows."""
+
+    class Stopped(Planted):
+        def __call__(self, settings, **given):
+            if len(self.seen) == 5:
+                raise KeyboardInterrupt
+            return super().__call__(settings, **given)
+
+    with pytest.raises(KeyboardInterrupt):
+        tune.tune(task(budget=8), tmp_path, evaluate=Stopped())
+    going_on = Planted()
+    found = tune.tune(task(budget=8), tmp_path, evaluate=going_on)
+    assert found.searched == 8
+    assert sum(repeats == 3 for _, repeats, _ in going_on.seen) == 3
+    more = Planted()
+    assert tune.tune(task(budget=10), tmp_path, evaluate=more).searched == 10
+    assert sum(repeats == 3 for _, repeats, _ in more.seen) == 2
+
+
+def test_only_separate_intervals_dominate():
+    """Of two that cannot be told apart both stay on the front; one that is worse in all and apart leaves it."""
+
+    class Trial:
+        def __init__(self, p95, memory):
+            self.user_attrs = {"ratios": {"p95": dict(zip(("low", "value", "high"), p95, strict=True)), "memory": memory}}
+
+    def exactly(value):
+        return {"value": value, "low": None, "high": None}
+
+    near, nearer = Trial((0.5, 0.6, 0.7), exactly(1.0)), Trial((0.4, 0.5, 0.6), exactly(1.0))
+    apart, thrifty = Trial((0.8, 0.9, 1.0), exactly(1.5)), Trial((0.8, 0.9, 1.0), exactly(0.2))
+    front = tune.pareto(task(objectives=("p95", "memory")), [near, nearer, apart, thrifty])
+    assert front == [near, nearer, thrifty]
+
+
+def test_several_objectives_have_a_front(tmp_path):
+    """Nothing on it is worse in both than something else."""
+    found = tune.tune(task(budget=20, objectives=("p95", "memory")), tmp_path, evaluate=Planted(width=0.0))
+    points = [(one["p95"]["value"], one["memory"]["value"]) for one in found.front]
+    assert points
+    for mine, other in itertools.permutations(points, 2):
+        assert not (other[0] < mine[0] and other[1] < mine[1])
+
+
+def test_the_settings_file_is_one_that_settings_load(tmp_path):
+    """It holds the evidence as comments, and loads as the settings that were found."""
+    found = tune.tune(task(budget=16), tmp_path, evaluate=Planted())
+    out = tmp_path / "tuned.toml"
+    tune.write(found, out, tmp_path / "tuned.json")
+    assert tomllib.loads(out.read_text())["settings"]
+    loaded = Settings.load(out, environment={})
+    assert loaded == Settings.of(found.values)
+    assert "held out" in out.read_text()
+    assert json.loads((tmp_path / "tuned.json").read_text())["verdict"] == "better"
+    with pytest.raises(MemlabError, match="cannot write"):
+        tune.write(found, tmp_path / "nowhere" / "tuned.toml")
+
+
+def test_the_real_engine_is_measured(tmp_path):
+    """A small search on the real engine ends, keeps its duel, and finds nothing because it is too short."""
+    small = workload(
+        {
+            "corpus": {"events": 60, "sessions": 2, "questions": 10},
+            "arrivals": {"rate_per_s": 60},
+            "duration_s": 0.1,
+            "warm_up_s": 0.02,
+            "recall_samples": 2,
+        }
+    )
+    lines = []
+    found = tune.tune(Task(workload=small, budget=2, repeats=1, size="smoke"), tmp_path, tell=lines.append)
+    assert found.verdict == "a smoke run makes no finding"
+    assert (tmp_path / "tune" / found.key / "duel" / "samples.parquet").is_file()
+    assert lines[0].startswith("1/2")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("recall>=0.9", "did you mean 'recall_at_10'"), ("recall_at_10=1", "give a figure"), ("p95_ms<=nan", "give a figure")],
+)
+def test_a_constraint_that_is_none_is_refused(text, said):
+    """What was given, and what fits."""
+    with pytest.raises(MemlabError, match=said):
+        Constraint.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"objectives": ("p59",)}, "did you mean"),
+        ({"objectives": ()}, "at least one"),
+        ({"budget": 0}, "1 or more"),
+        ({"objectives": ("p95", "p95")}, "once"),
+    ],
+)
+def test_a_task_that_does_not_fit_is_refused(given, said):
+    """Before anything is measured."""
+    with pytest.raises(MemlabError, match=said):
+        task(**given)
+
+
+def test_workloads_come_from_yaml_and_from_traces(tmp_path):
+    """A params file, a bare workload, arrivals and keys; anything else is one clear line."""
+    (tmp_path / "one.yaml").write_text("workload: {arrivals: {rate_per_s: 5}}")
+    (tmp_path / "two.yaml").write_text("arrivals: {rate_per_s: 5}")
+    assert tune.workload_of(tmp_path / "one.yaml") == tune.workload_of(tmp_path / "two.yaml")
+    polars.DataFrame({"at_s": [0.0, 0.5, 1.0]}).write_parquet(tmp_path / "arrivals.parquet")
+    assert tune.workload_of(tmp_path / "arrivals.parquet").arrivals.kind == "trace"
+    polars.DataFrame({"key": [1, 2, 1]}).write_parquet(tmp_path / "keys.parquet")
+    assert tune.workload_of(tmp_path / "keys.parquet").popularity.trace is not None
+    polars.DataFrame({"other": [1]}).write_parquet(tmp_path / "other.parquet")
+    (tmp_path / "text.parquet").write_text("no parquet")
+    (tmp_path / "list.yaml").write_text("[1]")
+    (tmp_path / "bad.yaml").write_text("a: [")
+    for name in ("other.parquet", "text.parquet", "list.yaml", "bad.yaml", "none.yaml", "none.parquet"):
+        with pytest.raises(MemlabError) as caught:
+            tune.workload_of(tmp_path / name)
+        assert "\n" not in caught.value.text
