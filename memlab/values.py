@@ -226,7 +226,9 @@ class Task(Record, frozen=True, kw_only=True):
         priority: `low`, `normal`, `high` or `urgent`.
         due_at: when it should be done; with time zone, UTC.
         depends_on: ids of the tasks that come first.
+        blocked_by: those of them that are still open; kept up to date by what completes, cancels and opens tasks.
         goal: id of the goal that it serves.
+        completed_at: when it was completed; None while it is not.
     """
 
     title: str
@@ -235,6 +237,7 @@ class Task(Record, frozen=True, kw_only=True):
     priority: str = "normal"
     due_at: datetime | None = None
     depends_on: tuple[str, ...] = ()
+    blocked_by: tuple[str, ...] = ()
     goal: str | None = None
     completed_at: datetime | None = None
 
@@ -245,9 +248,15 @@ class Task(Record, frozen=True, kw_only=True):
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Its status, its goal, alone and with the status, and the tasks that it waits for."""
+        """Its status, its goal, alone and with the status, the tasks that come first, and its priority where it can be begun."""
         goal = () if self.goal is None else (f"goal:{self.goal}", f"{self.status}:{self.goal}")
-        return (f"status:{self.status}", *goal, *(f"after:{id}" for id in self.depends_on))
+        ready = (f"ready:{self.priority}",) if self.is_open and not self.blocked_by else ()
+        return (f"status:{self.status}", *goal, *(f"after:{id}" for id in self.depends_on), *ready)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is still to be done."""
+        return self.status in ("pending", "in_progress")
 
     @property
     def moment(self) -> datetime:
@@ -289,6 +298,7 @@ class Trigger(Record, frozen=True, kw_only=True):
         tags: tags of which such an event must carry all.
         similarity: the cosine that such an event must reach.
         after_task: id of the task; None for the other kinds.
+        due_since: from when on it may fire: its time, or when its task was completed; None where that is not known yet.
         fired_at: when it fired; None while it waits. A trigger fires once.
         fired_by: id of the event or task that fired it.
     """
@@ -299,6 +309,7 @@ class Trigger(Record, frozen=True, kw_only=True):
     tags: tuple[str, ...] = ()
     similarity: float | None = None
     after_task: str | None = None
+    due_since: datetime | None = None
     fired_at: datetime | None = None
     fired_by: str | None = None
 
@@ -309,15 +320,30 @@ class Trigger(Record, frozen=True, kw_only=True):
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Whether it waits, by the kind that it is, and for which task."""
-        kind = "time" if self.at is not None else "task" if self.after_task is not None else "event"
+        """Whether it waits, for what, and for which task."""
         state = "waiting" if self.fired_at is None else "fired"
+        kind = "time" if self.due_since is not None else "task" if self.after_task is not None else "event"
         return (state, f"{state}:{kind}", *(() if self.after_task is None else (f"{state}:{self.after_task}",)))
 
     @property
     def moment(self) -> datetime:
-        """When it is to fire; triggers without such a time come last."""
-        return self.at or LAST
+        """When it is to fire; triggers of which that is not known come last."""
+        return self.due_since or LAST
+
+
+class Watch(Record, frozen=True, kw_only=True):
+    """How far the triggers of a session have been compared with its events; there is one, once any were.
+
+    Attributes:
+        through: id of the last event that was looked at.
+    """
+
+    through: str
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """One for all, by which it is found."""
+        return ("watch",)
 
 
 class Entity(Record, frozen=True, kw_only=True):

@@ -436,7 +436,9 @@ def _inline(node: Any, definitions: Mapping[str, Any]) -> Any:
     if isinstance(node, dict):
         if "$ref" in node:
             return _inline(definitions[node["$ref"].rpartition("/")[2]], definitions)
-        return {key: _inline(value, definitions) for key, value in node.items() if key != "title"}
+        # A table under `title` is a parameter of that name; the text that names a structure is left out.
+        named = isinstance(node.get("title"), str)
+        return {key: _inline(value, definitions) for key, value in node.items() if key != "title" or not named}
     return [_inline(value, definitions) for value in node] if isinstance(node, list) else node
 
 

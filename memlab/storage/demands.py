@@ -25,6 +25,7 @@ Layer: TypeAlias = Literal[
     "prospective.task",
     "prospective.goal",
     "prospective.trigger",
+    "prospective.watch",
     "graph.entity",
     "graph.relationship",
     "consolidation.run",
@@ -132,6 +133,19 @@ class Carrying(msgspec.Struct, frozen=True):
     keys: tuple[str, ...]
     limit: int
     match: Literal["any", "all"] = "all"
+
+
+class Following(msgspec.Struct, frozen=True):
+    """Memories in the order of storing: (first *limit* values, their vectors (n, dimension) float32, how many more there are).
+
+    Attributes:
+        after: the seq that an id begins with: only what was stored later.
+    """
+
+    layer: Layer
+    limit: int
+    after: int = -1
+    filter: Filter = EVERYTHING
 
 
 class Ahead(msgspec.Struct, frozen=True):
@@ -276,6 +290,7 @@ Reading: TypeAlias = (
     | Search
     | Fetch
     | Carrying
+    | Following
     | Ahead
     | VectorOf
     | Page

@@ -492,6 +492,8 @@ class Reader:
                     seq = self._indexes.directory.current(session, demand.layer, records.origin_of(demand.layer, demand.id))
                 (known, vectors) = self._indexes.stored_vectors([seq])
                 return vectors[0] if len(known) else None
+            case ask.Following():
+                return self._following(session, demand)
             case ask.Statistics():
                 return self._statistics(session, demand.layer)
             case ask.TopicCounts():
@@ -514,6 +516,23 @@ class Reader:
             case ask.Export():
                 return self._export(session, demand.format)
         raise internal("bug", f"a reading plan may not ask for {type(demand).__name__}")
+
+    def _following(self, session: int, demand: ask.Following) -> tuple[list[Value], np.ndarray, int]:
+        with self._indexes.lock.reading():
+            seqs = self._indexes.directory.column("seq")[self.select(session, demand.layer, demand.filter)]
+        seqs = seqs[np.searchsorted(seqs, demand.after, side="right") :]
+        chosen = seqs[: demand.limit].tolist()
+        known, vectors = self._indexes.stored_vectors(chosen)
+        rows = self._rows.fetch(known.tolist(), Phases())
+        values: list[Value] = []
+        for seq in known.tolist():
+            row = rows.get(seq)
+            if isinstance(row, MemlabError):
+                raise row
+            if row is not None:
+                values.append(row[1])
+        there = [seq in rows for seq in known.tolist()]
+        return values, vectors[np.array(there, np.bool_)], len(seqs) - len(chosen)
 
     def _statistics(self, session: int, layer: str) -> dict[str, Any]:
         now = wall_us()

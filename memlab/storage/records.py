@@ -24,6 +24,7 @@ from memlab.values import (
     Run,
     Task,
     Trigger,
+    Watch,
 )
 
 
@@ -42,6 +43,7 @@ _FORMS: Mapping[Layer, _Form] = {
     "prospective.task": _Form("tk_", Task),
     "prospective.goal": _Form("go_", Goal),
     "prospective.trigger": _Form("tr_", Trigger),
+    "prospective.watch": _Form("wa_", Watch),
     "graph.entity": _Form("en_", Entity),
     "graph.relationship": _Form("re_", Relationship),
     "consolidation.run": _Form("co_", Consolidation),

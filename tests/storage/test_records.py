@@ -22,6 +22,7 @@ from memlab.storage.demands import (
     Embed,
     Fetch,
     Filter,
+    Following,
     Insert,
     Page,
     Remove,
@@ -90,7 +91,7 @@ def test_every_layer_has_ids_and_values_of_its_own():
 def _prefix(layer: str) -> str:
     return next(
         prefix
-        for prefix in ("ep_", "sm_", "pr_", "rn_", "tk_", "go_", "tr_", "en_", "re_", "co_")
+        for prefix in ("ep_", "sm_", "pr_", "rn_", "tk_", "go_", "tr_", "wa_", "en_", "re_", "co_")
         if origin_of(layer, f"{prefix}1f00000000") >= 0
     )
 
@@ -226,6 +227,24 @@ def test_what_is_read_ahead_is_read_before_the_writer_is_taken(storage):
 
     write(storage, change)
     assert storage.write(prepared, phases) == [("pending", "completed")]
+
+
+def test_what_follows_comes_in_the_order_of_storing(storage):
+    """After a seq, through a filter, with the vectors that it was stored with and how many more there are."""
+    tasks = [stored(storage, title, due_at=DUE - timedelta(place)) for place, title in enumerate(("a", "b", "c", "d"))]
+
+    def cancel():
+        yield Replace("prospective.task", tasks[1].id, {"status": "cancelled"})
+
+    write(storage, cancel)
+    begin = origin_of("prospective.task", tasks[0].id)
+    demand = Following("prospective.task", 1, begin, Filter(tags=("status:pending",)))
+    values, vectors, more = read(storage, demand)
+    assert (values, more) == ([tasks[2]], 1)
+    assert np.array_equal(vectors, EMBEDDER.embed(["c"]))
+    values, vectors, more = read(storage, Following("prospective.task", 5, origin_of("prospective.task", tasks[3].id)))
+    assert [value.status for value in values] == ["cancelled"], "a change is stored anew"
+    assert read(storage, Following("prospective.goal", 5))[0] == []
 
 
 def test_reading_ahead_of_an_unknown_session_is_refused(storage):
