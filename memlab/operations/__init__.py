@@ -1,6 +1,6 @@
 """What can be asked: one declaration for each operation, one file for each memory layer."""
 
-from memlab.operations import discovery, episodic, semantic, session
+from memlab.operations import discovery, episodic, procedural, prospective, semantic, session
 from memlab.operations.registry import Examples, Operation, lookup, operation, operations
 
 __all__ = [
@@ -11,6 +11,8 @@ __all__ = [
     "lookup",
     "operation",
     "operations",
+    "procedural",
+    "prospective",
     "semantic",
     "session",
 ]
