@@ -19,6 +19,7 @@ import structlog
 import memlab.operations  # noqa: F401  declares every operation
 from memlab.embedders import Embedder, HashingEmbedder
 from memlab.errors import MemlabError, internal, validation
+from memlab.hooks import NONE, Hooks
 from memlab.measure import clock
 from memlab.middleware.batch import batch
 from memlab.middleware.cache import cache
@@ -86,17 +87,20 @@ class Engine:
         *,
         create: bool = True,
         recorder: Recorder | None = None,
+        hooks: Hooks = NONE,
     ) -> Engine:
         """Open or create the database at *path*; `close` ends it.
 
         Args:
             embedder: default: `HashingEmbedder()`.
             create: make the database when there is none.
+            hooks: the user's own models.
         Raises:
             MemlabError: see `Storage`.
         """
         settings = settings if settings is not None else Settings()
-        engine = cls(Storage.open(path, settings, embedder or HashingEmbedder(), create=create), settings, recorder)
+        storage = Storage.open(path, settings, embedder or HashingEmbedder(), create=create, hooks=hooks)
+        engine = cls(storage, settings, recorder)
         engine._owns_storage = True
         return engine
 

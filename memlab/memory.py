@@ -13,6 +13,7 @@ from typing import Any, Self
 from memlab.embedders import Embedder
 from memlab.engine import Engine
 from memlab.errors import validation
+from memlab.hooks import NONE, Hooks
 from memlab.operations.registry import Operation, layers, operations
 from memlab.settings import Settings
 from memlab.values import DEFAULT_SESSION, Response
@@ -44,6 +45,8 @@ class Memory:
 
     episodic: Layer
     semantic: Layer
+    meta: Layer
+    consolidation: Layer
     discovery: Layer
     session: Layer
 
@@ -64,11 +67,12 @@ class Memory:
         embedder: Embedder | None = None,
         *,
         create: bool = True,
+        hooks: Hooks = NONE,
     ) -> Memory:
         """Open or create the memory at *path*; arguments and errors as for `Engine.open`."""
         if settings is not None and not isinstance(settings, Settings):
             settings = Settings.of(settings)
-        return cls(Engine.open(path, settings, embedder, create=create))
+        return cls(Engine.open(path, settings, embedder, create=create, hooks=hooks))
 
     def call(self, operation: str, parameters: Mapping[str, Any] | None = None, **options: Any) -> Any:
         """Execute one operation and return its value; *options* as for `Engine.execute`."""

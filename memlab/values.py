@@ -85,6 +85,7 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     Attributes:
         kind: `fact`, `principle` or `concept`.
         subject, predicate, object: the triple of a fact stored by `semantic.store_fact`; else None.
+        evidence: ids of the events that `consolidation.consolidate` made it of; an event may have been forgotten since.
         version: 1 when stored, one more with every update.
         created_at, updated_at, expires_at: with time zone, UTC.
         score: as for `Event`.
@@ -97,6 +98,7 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     subject: str | None = None
     predicate: str | None = None
     object: str | None = None
+    evidence: tuple[str, ...] = ()
     source: str | None = None
     confidence: float = 1.0
     version: int = 1
@@ -404,22 +406,68 @@ class Relationship(Record, frozen=True, kw_only=True):
         return (*ends, f"type:{self.type.casefold()}", *(() if self.fact is None else (f"fact:{self.fact}",)))
 
 
+class Mark(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a layer was looked through: all that was stored up to `through` and occurred at `since` or later.
+
+    Attributes:
+        through: id of the last memory looked at.
+        since: None for the beginning of time.
+    """
+
+    through: str
+    since: datetime | None = None
+
+
 class Consolidation(Record, frozen=True, kw_only=True):
-    """One run of consolidation: which events it looked at, and what it made of them.
+    """One run of consolidation: which events it looked at, what it made of them, and what all runs up to it did.
+
+    Attributes:
+        number: of the run, 1 for the first of the session.
+        strategy: `speed`, `balanced` or `quality`.
+        similarity: cosine from which two events counted as alike.
+        events: how many new events it looked at.
+        clustered: how many events, new ones and some that were alone before, are in its clusters.
+        clusters: how many groups of alike events it found.
+        stored: ids of the semantic memories that it wrote, one for each cluster whose sentences were new.
+        reinforced: ids of the semantic memories that said so already and got further evidence.
+        alone: ids of events that were like no other; the next run looks at them again beside its new events.
+        through: the last event looked at.
+        marks: which events all runs have looked at.
+        total_events, total_stored: events looked at, and memories written, by all runs up to this one.
+    """
+
+    number: int
+    strategy: str
+    similarity: float
+    events: int
+    clustered: int
+    clusters: int
+    stored: tuple[str, ...] = ()
+    reinforced: tuple[str, ...] = ()
+    alone: tuple[str, ...] = ()
+    through: str
+    marks: tuple[Mark, ...] = ()
+    total_events: int
+    total_stored: int
+
+
+class ConsolidationStrategy(Record, frozen=True, kw_only=True):
+    """How a session consolidates where a call says nothing else.
 
     Attributes:
         strategy: `speed`, `balanced` or `quality`.
-        events: how many it looked at.
-        clusters: how many groups of alike events it found.
-        stored: ids of the semantic memories that it wrote.
-        through: the last event looked at: the next run begins behind it.
+        similarity: cosine from which two events count as alike.
+        least_events: events that a cluster needs to become a memory.
     """
 
     strategy: str
-    events: int
-    clusters: int
-    stored: tuple[str, ...] = ()
-    through: str | None = None
+    similarity: float
+    least_events: int
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The one that a session has."""
+        return ("strategy",)
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):

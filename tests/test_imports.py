@@ -16,7 +16,7 @@ NAMES = [str(path.relative_to(PACKAGE)) for path in SOURCES]
 # A part imports from parts above it in this list, and from itself.
 LEVELS = [
     {"errors"},
-    {"settings", "values"},
+    {"settings", "values", "hooks"},
     {"measure", "storage", "embedders"},
     {"middleware", "operations"},
     {"workload", "engine", "predict"},

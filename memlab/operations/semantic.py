@@ -51,6 +51,7 @@ from memlab.operations.parameters import (
 )
 from memlab.operations.registry import operation
 from memlab.storage.demands import (
+    Ahead,
     Count,
     Draft,
     Embed,
@@ -153,7 +154,8 @@ class Deduplicated(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         merged: memories that are gone; 0 after a dry run.
         merges: one for each memory that took others in.
-        complete: no pair was left out by the limit; otherwise call again, with a higher limit where nothing was merged.
+        complete: no pair was left out, by the limit or because a memory changed meanwhile; otherwise call again, with a
+            higher limit where nothing was merged.
         dry_run: nothing was touched.
     """
 
@@ -567,7 +569,7 @@ def update(
     """Change what is given of one memory, keep the earlier version, and return the new one.
 
     What is left out stays as it is; None takes a source or an expiry away. A new content is a new sentence: the subject,
-    predicate and object of the old one go with it.
+    predicate, object and evidence of the old one go with it.
 
     Raises:
         MemlabError: NOT_FOUND `memory`: the session has no memory of this id; VALIDATION `missing_parameter`: nothing to change.
@@ -689,36 +691,54 @@ def deduplicate(
 
     The most confident memory (the older among equals) takes in every memory at least *similarity* alike to it, then the next
     that is left does, and so on (leader clustering): no memory is taken in that is not alike to the one that stays, and a
-    second call finds nothing more. The one that stays gets the topics of all, and their source where it has none, as a new
-    version; its earlier version is kept. Memories of different kinds, and facts of different subject, predicate or object,
-    are never merged, however alike their sentences.
+    second call finds nothing more. The one that stays gets the topics and the evidence of all, and their source where it has
+    none, as a new version; its earlier version is kept. Memories of different kinds, and facts of different subject,
+    predicate or object, are never merged, however alike their sentences.
+
+    Memories are compared while other writes go on; one that changed since is left for the next call.
     """
     # Vectors are float32, so equal ones may come out a hair below 1.
-    pairs = yield NearDuplicates("semantic", similarity - 1e-6, limit)
+    pairs, complete = yield Ahead(NearDuplicates("semantic", similarity - 1e-6, limit))
+    groups = _groups(pairs)
+    seen = {fact.id: fact for group in groups for fact in group}
+    now = dict(zip(seen, (yield Fetch("semantic", tuple(seen))), strict=True))
+    merges: list[Merge] = []
+    for kept, *taken in groups:
+        absorbed = [fact for fact in taken if now[fact.id] == fact]
+        changed = [fact for fact in (kept, *taken) if now[fact.id] not in (fact, None)]
+        complete = complete and not changed and (now[kept.id] is not None or len(taken) < 2)
+        if now[kept.id] != kept or not absorbed:
+            continue
+        united = tags_of(topic for one in (kept, *absorbed) for topic in one.topics)
+        merges.append(Merge(kept=kept.id, absorbed=tuple(other.id for other in absorbed), topics=united))
+        if not dry_run:
+            yield from _absorb(kept, absorbed, united)
+    merged = 0 if dry_run else sum(len(merge.absorbed) for merge in merges)
+    return Deduplicated(merged=merged, merges=tuple(merges), complete=complete, dry_run=dry_run)
+
+
+def _groups(pairs: list[tuple[Fact, Fact, float]]) -> list[list[Fact]]:
+    """Return the memories that are to become one, the one that stays first, by leader clustering."""
+    facts: dict[str, Fact] = {}
     alike: dict[str, set[str]] = {}
     for older, newer, _ in pairs:
-        alike.setdefault(older, set()).add(newer)
-        alike.setdefault(newer, set()).add(older)
-    facts: dict[str, Fact] = {fact.id: fact for fact in (yield Fetch("semantic", tuple(alike))) if fact is not None}
-    merges: list[Merge] = []
+        facts |= {older.id: older, newer.id: newer}
+        alike.setdefault(older.id, set()).add(newer.id)
+        alike.setdefault(newer.id, set()).add(older.id)
+    groups: list[list[Fact]] = []
     merged: set[str] = set()
-    ranked = sorted(facts.values(), key=_precedence)
-    for fact in ranked:
+    for fact in sorted(facts.values(), key=_precedence):
         if fact.id in merged:
             continue
         absorbed = [
             other
-            for other in sorted((facts[id] for id in alike[fact.id] if id in facts and id not in merged), key=_precedence)
+            for other in sorted((facts[id] for id in alike[fact.id] if id not in merged), key=_precedence)
             if _precedence(fact) < _precedence(other) and _mergeable(fact, other)
         ]
-        if not absorbed:
-            continue
-        merged.update(other.id for other in absorbed)
-        united = tags_of(topic for one in (fact, *absorbed) for topic in one.topics)
-        merges.append(Merge(kept=fact.id, absorbed=tuple(other.id for other in absorbed), topics=united))
-        if not dry_run:
-            yield from _absorb(fact, absorbed, united)
-    return Deduplicated(merged=0 if dry_run else len(merged), merges=tuple(merges), complete=len(pairs) < limit, dry_run=dry_run)
+        if absorbed:
+            merged.update(other.id for other in absorbed)
+            groups.append([fact, *absorbed])
+    return groups
 
 
 def _precedence(fact: Fact) -> tuple[float, datetime, int, str]:
@@ -738,6 +758,10 @@ def _absorb(fact: Fact, absorbed: list[Fact], topics: tuple[str, ...]) -> Plan[N
     source = next((other.source for other in absorbed if other.source is not None), None)
     if fact.source is None and source is not None:
         changes["source"] = source
+    evidence = tags_of(id for one in (fact, *absorbed) for id in one.evidence)
+    if evidence != fact.evidence:
+        triple = {"subject": fact.subject, "predicate": fact.predicate, "object": fact.object}
+        changes["attributes"] = {name: part for name, part in triple.items() if part is not None} | {"evidence": evidence}
     if changes:
         yield Replace("semantic", fact.id, changes)
     yield Remove("semantic", tuple(other.id for other in absorbed))

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from memlab.errors import MemlabError, not_found
+from memlab.values import Mark
 
 T = TypeVar("T")
 Layer: TypeAlias = Literal[
@@ -29,6 +30,7 @@ Layer: TypeAlias = Literal[
     "graph.entity",
     "graph.relationship",
     "consolidation.run",
+    "consolidation.strategy",
 ]
 """A memory layer, or one kind of record that it keeps; ids, filters, searches and pages are of one of them."""
 
@@ -200,6 +202,44 @@ class TopicCounts(msgspec.Struct, frozen=True):
     limit: int
 
 
+class Columns(msgspec.Struct, frozen=True):
+    """What the directory holds of the memories that match, in the order of storing, as arrays by name.
+
+    `origin` and `seq` (int64; they differ where a memory was changed), `digest` (int64, of the content), `confidence` (float64),
+    `occurred` (int64, microseconds since 1970 UTC), `kind` (int8).
+    """
+
+    layer: Layer
+    filter: Filter = EVERYTHING
+
+
+class Unseen(msgspec.Struct, frozen=True):
+    """Memories that no mark covers: (the first *limit* values in the order of storing, their vectors, how many more there are).
+
+    Attributes:
+        marks: what has been looked through.
+        limit: 0 only counts.
+    """
+
+    layer: Layer
+    marks: tuple[Mark, ...]
+    limit: int
+    filter: Filter = EVERYTHING
+
+
+class Vectors(msgspec.Struct, frozen=True):
+    """(values, their vectors, (n, dimension) float32) of those of the ids that the session has, in the order of storing."""
+
+    layer: Layer
+    ids: tuple[str, ...]
+
+
+class Summarise(msgspec.Struct, frozen=True):
+    """What the user's own summariser makes of each group of texts, a text each; None where there is no summariser."""
+
+    groups: tuple[tuple[str, ...], ...]
+
+
 class Versions(msgspec.Struct, frozen=True):
     """Earlier versions of one memory as values, newest first."""
 
@@ -208,7 +248,10 @@ class Versions(msgspec.Struct, frozen=True):
 
 
 class NearDuplicates(msgspec.Struct, frozen=True):
-    """Pairs (id of the older, id of the newer, cosine) of a layer at least *similarity* alike, most alike first."""
+    """(pairs, whether there are no more); a pair is (older value, newer value, cosine), the most alike first.
+
+    The values are those whose vectors were compared, at least *similarity* alike; either may have changed since.
+    """
 
     layer: Layer
     similarity: float
@@ -297,6 +340,10 @@ Reading: TypeAlias = (
     | Count
     | Statistics
     | TopicCounts
+    | Columns
+    | Unseen
+    | Vectors
+    | Summarise
     | Versions
     | NearDuplicates
     | Sessions

@@ -23,10 +23,11 @@ import structlog
 from memlab.embedders import Embedder
 from memlab.errors import MemlabError, internal, validation
 from memlab.measure import clock
+from memlab.hooks import NONE, Hooks
 from memlab.storage import demands as ask
 from memlab.storage import fusion, records
 from memlab.storage.database import Database
-from memlab.storage.directory import KIND_CODES, moment, naive, wall_us
+from memlab.storage.directory import KIND_CODES, microseconds, moment, naive, wall_us
 from memlab.storage.indexes import Indexes
 from memlab.storage.optimizer import Optimizer, Part, Statistics, Way
 from memlab.storage.phases import Phases
@@ -36,6 +37,8 @@ from memlab.values import Explanation
 log = structlog.get_logger(__name__)
 
 _ROUGH = 4  # codes of 8 bits order neighbours roughly; the exact vectors decide among so many times as many
+MAX_SUMMARY = 16_384  # characters, as of any content
+_COLUMNS = ("origin", "seq", "digest", "confidence", "occurred", "kind")
 HYBRID_DEPTH = 50  # matches taken from either list before they are fused
 
 
@@ -74,9 +77,19 @@ class Reader:
     Args:
         vector_threads: OpenMP threads of a search for several queries.
         rerank: whether the index holds rough codes, so that the exact vectors must decide.
+        hooks: the user's own models.
     """
 
-    def __init__(self, database: Database, indexes: Indexes, embedder: Embedder, *, vector_threads: int, rerank: bool) -> None:
+    def __init__(
+        self,
+        database: Database,
+        indexes: Indexes,
+        embedder: Embedder,
+        *,
+        vector_threads: int,
+        rerank: bool,
+        hooks: Hooks = NONE,
+    ) -> None:
         self._database = database
         self._indexes = indexes
         self._rows = indexes.rows
@@ -84,6 +97,7 @@ class Reader:
         self._vector_threads = vector_threads
         self._rerank_codes = rerank
         self._optimizer = Optimizer()
+        self._hooks = hooks
 
     def answer(self, asked: Sequence[tuple[int, Any]], phases: Phases) -> list[Any]:
         """Answer demands together: one embedding call, one vector search for each selection, one row fetch."""
@@ -511,6 +525,16 @@ class Reader:
                 return [value for (record,) in rows if (value := records.decode(demand.layer, record)).id == demand.id]
             case ask.NearDuplicates():
                 return self._near_duplicates(session, demand)
+            case ask.Columns():
+                with self._indexes.lock.reading():
+                    positions = self.select(session, demand.layer, demand.filter)
+                    return {name: self._indexes.directory.column(name)[positions] for name in _COLUMNS}
+            case ask.Unseen():
+                return self._unseen(session, demand)
+            case ask.Vectors():
+                return self._vectors(session, demand)
+            case ask.Summarise():
+                return self._summarise(demand.groups)
             case ask.Sessions():
                 return self._list_sessions(demand)
             case ask.Export():
@@ -559,12 +583,13 @@ class Reader:
             "expired": expired,
         }
 
-    def _near_duplicates(self, session: int, demand: ask.NearDuplicates) -> list[tuple[str, str, float]]:
+    def _near_duplicates(self, session: int, demand: ask.NearDuplicates) -> tuple[list[tuple[Value, Value, float]], bool]:
         """Return pairs whose exact cosine reaches the bound, found block by block over the session's stored vectors."""
         with self._indexes.lock.reading():
             seqs = self._indexes.directory.column("seq")[self.select(session, demand.layer, ask.EVERYTHING)]
         known, vectors = self._indexes.stored_vectors(seqs.tolist())
         pairs: list[tuple[float, int, int]] = []
+        complete = True
         block = 256  # 256 x n float32 products at a time: 100 MB at 100,000 memories
         for start in range(0, len(known), block):
             products = vectors[start : start + block] @ vectors[: start + block].T
@@ -572,16 +597,82 @@ class Reader:
             alike = np.flatnonzero(products >= demand.similarity)
             cosines = products.ravel()[alike]
             if len(alike) > demand.limit:  # a store full of equal texts has more pairs than anyone can list
+                complete = False
                 best = np.argpartition(-cosines, demand.limit)[: demand.limit]
                 alike, cosines = alike[best], cosines[best]
             newer, older = np.divmod(alike, products.shape[1])
             for row, column, cosine in zip(newer.tolist(), older.tolist(), cosines.tolist(), strict=True):
                 pairs.append((cosine, int(known[column]), int(known[row + start])))
             pairs.sort(key=lambda pair: (-pair[0], pair[1], pair[2]))
+            complete = complete and len(pairs) <= demand.limit
             del pairs[demand.limit :]
         rows = self._rows.fetch({seq for _, older, newer in pairs for seq in (older, newer)}, Phases())
-        ids = {seq: row[1].id for seq, row in rows.items() if not isinstance(row, MemlabError)}
-        return [(ids[older], ids[newer], min(1.0, cosine)) for cosine, older, newer in pairs if older in ids and newer in ids]
+        values = {seq: row[1] for seq, row in rows.items() if not isinstance(row, MemlabError)}
+        found = [
+            (values[older], values[newer], min(1.0, cosine))
+            for cosine, older, newer in pairs
+            if older in values and newer in values  # the others were forgotten since
+        ]
+        return found, complete
+
+    def _unseen(self, session: int, demand: ask.Unseen) -> tuple[list[Value], np.ndarray, int]:
+        with self._indexes.lock.reading():
+            positions = self.select(session, demand.layer, demand.filter)
+            origins = self._indexes.directory.column("origin")[positions]
+            occurred = self._indexes.directory.column("occurred")[positions]
+            seqs = self._indexes.directory.column("seq")[positions]
+        unseen = np.ones(len(seqs), np.bool_)
+        for mark in demand.marks:
+            covered = origins <= records.origin_of(demand.layer, mark.through)
+            if mark.since is not None:
+                covered &= occurred >= microseconds(mark.since)
+            unseen &= ~covered
+        waiting = seqs[unseen][np.argsort(origins[unseen])]
+        values, vectors = self._with_vectors(demand.layer, waiting[: demand.limit].tolist())
+        return values, vectors, max(0, len(waiting) - demand.limit)
+
+    def _vectors(self, session: int, demand: ask.Vectors) -> tuple[list[Value], np.ndarray]:
+        (found,) = self.answer([(session, ask.Fetch(demand.layer, demand.ids))], Phases())
+        wanted = {value.id for value in found if value is not None}
+        with self._indexes.lock.reading():
+            seqs = [self._indexes.directory.current(session, demand.layer, records.origin_of(demand.layer, id)) for id in wanted]
+        values, vectors = self._with_vectors(demand.layer, [seq for seq in seqs if seq >= 0])
+        mine = [place for place, value in enumerate(values) if value.id in wanted]
+        return [values[place] for place in mine], vectors[mine]
+
+    def _with_vectors(self, layer: str, seqs: list[int]) -> tuple[list[Value], np.ndarray]:
+        """Return the values of rows and their vectors, ascending by seq; rows that were forgotten meanwhile are left out."""
+        known, vectors = self._indexes.stored_vectors(seqs)
+        rows = self._rows.fetch(known.tolist(), Phases())
+        values: list[Value] = []
+        there: list[int] = []
+        for place, seq in enumerate(known.tolist()):
+            row = rows.get(seq)
+            if isinstance(row, MemlabError):
+                raise row.copy()
+            if row is not None and row[0] == layer:
+                values.append(row[1])
+                there.append(place)
+        return values, vectors[there]
+
+    def _summarise(self, groups: Sequence[Sequence[str]]) -> list[str] | None:
+        summarise = self._hooks.summariser
+        if summarise is None:
+            return None
+        made: list[str] = []
+        for texts in groups:
+            try:
+                text = summarise(texts)
+            except Exception as error:
+                log.exception("summariser_failed")
+                raise internal("summariser", f"the summariser failed: {type(error).__name__}; the log holds the trace") from error
+            if not isinstance(text, str) or not text.strip() or len(text) > MAX_SUMMARY or not _is_unicode(text):
+                what = f"{len(text):,} characters" if isinstance(text, str) else f"a {type(text).__name__}"
+                raise internal(
+                    "summariser", f"the summariser gave {what}; a summary is text that is not blank, at most {MAX_SUMMARY:,} long"
+                )
+            made.append(text)
+        return made
 
     def _list_sessions(self, demand: ask.Sessions) -> tuple[list[dict[str, Any]], str | None]:
         with self._indexes.lock.reading():
@@ -651,6 +742,14 @@ FROM (SELECT unnest(list_distinct(tags)) AS topic, confidence, occurred_at FROM 
       WHERE session = ? AND layer = ? AND (expires_at IS NULL OR expires_at > ?))
 GROUP BY topic ORDER BY count(*) DESC, topic LIMIT ?
 """
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _depth(demand: ask.Search) -> int:

@@ -14,6 +14,7 @@ from memlab.errors import internal
 from memlab.storage.demands import Draft, Layer
 from memlab.values import (
     Consolidation,
+    ConsolidationStrategy,
     Entity,
     Event,
     Fact,
@@ -47,6 +48,7 @@ _FORMS: Mapping[Layer, _Form] = {
     "graph.entity": _Form("en_", Entity),
     "graph.relationship": _Form("re_", Relationship),
     "consolidation.run": _Form("co_", Consolidation),
+    "consolidation.strategy": _Form("cs_", ConsolidationStrategy),
 }
 NAMES: tuple[Layer, ...] = get_args(Layer)
 LAYER_OF: Mapping[type[Any], Layer] = {form.type: layer for layer, form in _FORMS.items()}
@@ -110,6 +112,7 @@ def value_of(layer: Layer, id: str, draft: Draft, *, now: datetime, created_at: 
         subject=triple.get("subject"),
         predicate=triple.get("predicate"),
         object=triple.get("object"),
+        evidence=tuple(triple.get("evidence", ())),
         source=draft.source,
         confidence=draft.confidence,
         version=version,

@@ -12,6 +12,7 @@ from typing import Any
 
 from memlab.embedders import Embedder
 from memlab.errors import MemlabError, validation
+from memlab.hooks import NONE, Hooks
 from memlab.settings import Settings
 from memlab.storage import demands as ask
 from memlab.storage import records
@@ -33,11 +34,12 @@ class Storage:
         path: the database file; the indexes stand beside it in `<path>.index/`.
         embedder: turns text into vectors; its name is remembered and another is refused.
         create: make the database when there is none.
+        hooks: the user's own models.
     Raises:
         MemlabError: NOT_FOUND `file`, VALIDATION `foreign`, `embedder`, PERMISSION `locked`, INTERNAL `damaged`, …
     """
 
-    def __init__(self, database: Database, embedder: Embedder, settings: Settings) -> None:
+    def __init__(self, database: Database, embedder: Embedder, settings: Settings, hooks: Hooks = NONE) -> None:
         self.database = database
         self.embedder = embedder
         self.settings = settings
@@ -48,13 +50,16 @@ class Storage:
             embedder,
             vector_threads=settings.pool.vector_threads if settings.pool else 1,
             rerank=settings.index.kind == "sq8",
+            hooks=hooks,
         )
         self._writer = Writer(database, self.indexes, self._reader)
         self._writer.forget_old_keys(settings.storage.keys_kept_days)
         self._closed = False
 
     @classmethod
-    def open(cls, path: str | Path, settings: Settings, embedder: Embedder, *, create: bool = True) -> Storage:
+    def open(
+        cls, path: str | Path, settings: Settings, embedder: Embedder, *, create: bool = True, hooks: Hooks = NONE
+    ) -> Storage:
         """Open or create the database at *path* and bring its indexes up to date."""
         database = Database.open(
             Path(path),
@@ -65,7 +70,7 @@ class Storage:
             create=create,
         )
         try:
-            return cls(database, embedder, settings)
+            return cls(database, embedder, settings, hooks)
         except BaseException:
             database.close()
             raise

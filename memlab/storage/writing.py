@@ -182,7 +182,7 @@ class Writer:
             case ask.Insert():
                 return self._insert(transaction, state, session, demand)
             case ask.Fetch():
-                return [self._present(transaction, state, session, demand.layer, id)[1] for id in demand.ids]
+                return self._fetch(state, session, demand)
             case ask.Carrying():
                 return self._carrying(state, session, demand)
             case ask.Replace():
@@ -235,6 +235,20 @@ class Writer:
                 held[draft.content] = value.id
         self._store(transaction, state, session, demand.layer, rows)
         return ask.Inserted(tuple(ids), tuple(value for _, _, value, _ in rows))
+
+    def _fetch(self, state: _Attempt, session: int, demand: ask.Fetch) -> list[Value | None]:
+        """Return values by id as this transaction sees them; those that it has not touched by one fetch."""
+        layer = demand.layer
+        untouched = tuple(id for id in demand.ids if records.origin_of(layer, id) not in state.overlay)
+        (found,) = self._reader.answer([(session, ask.Fetch(layer, untouched))], Phases()) if untouched else ((),)
+        if isinstance(found, MemlabError):
+            raise found
+        values = dict(zip(untouched, found, strict=True))
+        for id in demand.ids:
+            current = state.overlay.get(records.origin_of(layer, id))
+            if current is not None and (current.session, current.layer, current.value.id) == (session, layer, id):
+                values[id] = current.value
+        return [values.get(id) for id in demand.ids]
 
     def _carrying(self, state: _Attempt, session: int, demand: ask.Carrying) -> list[Value]:
         """Return what carries the keys as this transaction sees it: what was there and was not touched, and what it stored."""
@@ -377,7 +391,12 @@ class Writer:
                 occurred_at=value.occurred_at,
                 expires_at=value.expires_at,
             )
-        triple = {"subject": value.subject, "predicate": value.predicate, "object": value.object}
+        triple = {
+            "subject": value.subject,
+            "predicate": value.predicate,
+            "object": value.object,
+            "evidence": value.evidence or None,
+        }
         return ask.Draft(
             content=value.content,
             vector=vectors[0],

@@ -692,6 +692,7 @@ class MemoryMachine(RuleBasedStateMachine):
             changes["vector"] = embed(given["content"])
         if "content" in names:
             changes["triple"] = (None, None, None)
+            changes["evidence"] = ()
 
         def expected() -> Item:
             self.reference.living(session, "semantic")

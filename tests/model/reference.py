@@ -36,6 +36,7 @@ class Item:
     tags: tuple[str, ...] = ()
     context: dict[str, Any] = field(default_factory=dict)
     triple: tuple[str | None, str | None, str | None] = (None, None, None)
+    evidence: tuple[str, ...] = ()
     source: str | None = None
     confidence: float = 1.0
     occurred_at: datetime | None = None
@@ -64,6 +65,7 @@ class Item:
             "subject": subject,
             "predicate": predicate,
             "object": object_,
+            "evidence": self.evidence,
             "version": self.version,
             "updated_at": self.updated_at,
         }
@@ -266,6 +268,9 @@ class Reference:
             source = next((item.source for item in absorbed if item.source is not None), None)
             if kept.source is None and source is not None:
                 changes["source"] = source
+            evidence = once(id for item in (kept, *absorbed) for id in item.evidence)
+            if evidence != kept.evidence:
+                changes["evidence"] = evidence
             if changes:
                 self.update(session, kept.id, changes)
             self.forget(session, "semantic", [item.id for item in absorbed])

@@ -6,7 +6,9 @@ from memlab.errors import ErrorType, MemlabError
 from memlab.measure import clock
 from memlab.operations import lookup
 from memlab.operations.semantic import ranking_weights
+from memlab.storage.calls import Call
 from memlab.storage.demands import Page, Replace
+from memlab.storage.phases import Phases
 
 
 def contents(found):
@@ -281,3 +283,45 @@ def test_a_page_ends_at_an_updated_memory(memory, monkeypatch):
             if cursor is None or len(found) > 3:
                 break
         assert found == [one.id for one in wanted]
+
+
+def deduplicating(memory, **given):
+    """Let a call compare, and return what is left of it: the part that writes."""
+    declared = lookup("semantic.deduplicate")
+    storage = memory.engine.storage
+    waiting = storage.prepare([Call("default", lambda: declared.start(declared.validate(given)))], Phases())
+    return lambda: storage.write(waiting, Phases())[0]
+
+
+def test_writes_go_on_while_memories_are_compared(memory):
+    """The comparison holds no writer: what is stored meanwhile is there at once, and is merged by the next call."""
+    low = memory.semantic.store("Ada drinks tea", confidence=0.5)
+    high = memory.semantic.store("Ada drinks tea")
+    finish = deduplicating(memory)
+    late = memory.semantic.store("Ada drinks tea", confidence=0.1)
+    assert memory.semantic.get(late.id) == late
+    assert finish().merges[0].absorbed == (low.id,)
+    assert memory.semantic.deduplicate().merges[0].absorbed == (late.id,)
+    assert [fact.id for fact in memory.semantic.list()] == [high.id]
+
+
+def test_what_changed_while_memories_were_compared_is_left(memory):
+    """A memory that was changed after it was compared is not merged, and the answer is not complete; the next call goes on."""
+    low, high = memory.semantic.store("Ada drinks tea", confidence=0.5), memory.semantic.store("Ada drinks tea")
+    for changed in (low, high):
+        finish = deduplicating(memory)
+        memory.semantic.update(changed.id, topics=[f"new {changed.id}"])
+        done = finish()
+        assert (done.merged, done.complete) == (0, False)
+    assert memory.semantic.deduplicate().merges[0].topics == (f"new {high.id}", f"new {low.id}")
+
+
+def test_what_was_forgotten_while_memories_were_compared_stays_so(memory):
+    """A memory that was forgotten meanwhile takes nothing in and is not merged."""
+    one, two, three = (memory.semantic.store("Ada drinks tea") for _ in range(3))
+    finish = deduplicating(memory)
+    memory.semantic.delete(one.id)
+    done = finish()
+    assert (done.merged, done.complete) == (0, False)
+    done = memory.semantic.deduplicate()
+    assert (done.merges[0].kept, done.merges[0].absorbed, done.complete) == (two.id, (three.id,), True)

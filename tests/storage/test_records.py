@@ -91,7 +91,7 @@ def test_every_layer_has_ids_and_values_of_its_own():
 def _prefix(layer: str) -> str:
     return next(
         prefix
-        for prefix in ("ep_", "sm_", "pr_", "rn_", "tk_", "go_", "tr_", "wa_", "en_", "re_", "co_")
+        for prefix in ("ep_", "sm_", "pr_", "rn_", "tk_", "go_", "tr_", "wa_", "en_", "re_", "co_", "cs_")
         if origin_of(layer, f"{prefix}1f00000000") >= 0
     )
 
