@@ -1,11 +1,20 @@
 """What can be asked: one declaration for each operation, one file for each memory layer."""
 
-from memlab.operations import discovery, episodic, procedural, prospective, semantic, session
+from memlab.operations import (
+    consolidation,
+    discovery,
+    episodic,
+    procedural,
+    prospective,
+    semantic,
+    session,
+)
 from memlab.operations.registry import Examples, Operation, lookup, operation, operations
 
 __all__ = [
     "Examples",
     "Operation",
+    "consolidation",
     "discovery",
     "episodic",
     "lookup",

@@ -26,6 +26,7 @@ CATALOGUE = {
     "procedural": "list get search get_effectiveness create execute record_outcome extract",
     "prospective": "create_task list_tasks get_task update_task complete_task get_pending_tasks create_goal list_goals get_goal "
     "update_goal register_trigger check_triggers",
+    "consolidation": "consolidate get_metrics analyze_patterns get_status get_history configure_strategy get_recommendations",
     "discovery": "search get layers",
     "session": "create list export delete",
 }
@@ -34,6 +35,7 @@ WRITES = {
     "semantic": "store store_fact bulk_store update delete bulk_delete deduplicate",
     "procedural": "create execute record_outcome extract",
     "prospective": "create_task update_task complete_task create_goal update_goal register_trigger check_triggers",
+    "consolidation": "consolidate configure_strategy",
     "discovery": "",
     "session": "create delete",
 }
