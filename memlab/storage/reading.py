@@ -642,6 +642,8 @@ class Reader:
 
     def _with_vectors(self, layer: str, seqs: list[int]) -> tuple[list[Value], np.ndarray]:
         """Return the values of rows and their vectors, ascending by seq; rows that were forgotten meanwhile are left out."""
+        if not seqs:
+            return [], np.zeros((0, self._embedder.dimension), np.float32)
         known, vectors = self._indexes.stored_vectors(seqs)
         rows = self._rows.fetch(known.tolist(), Phases())
         values: list[Value] = []

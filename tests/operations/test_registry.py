@@ -26,6 +26,8 @@ CATALOGUE = {
     "procedural": "list get search get_effectiveness create execute record_outcome extract",
     "prospective": "create_task list_tasks get_task update_task complete_task get_pending_tasks create_goal list_goals get_goal "
     "update_goal register_trigger check_triggers",
+    "meta": "memory_health get_expertise get_cognitive_load get_quality_metrics get_attention_metrics get_memory_stats find_gaps "
+    "get_recommendations get_progress_metrics",
     "consolidation": "consolidate get_metrics analyze_patterns get_status get_history configure_strategy get_recommendations",
     "discovery": "search get layers",
     "session": "create list export delete",
@@ -35,6 +37,7 @@ WRITES = {
     "semantic": "store store_fact bulk_store update delete bulk_delete deduplicate",
     "procedural": "create execute record_outcome extract",
     "prospective": "create_task update_task complete_task create_goal update_goal register_trigger check_triggers",
+    "meta": "",
     "consolidation": "consolidate configure_strategy",
     "discovery": "",
     "session": "create delete",
