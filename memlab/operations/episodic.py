@@ -23,8 +23,8 @@ from memlab.operations.parameters import (
     Cursor,
     DryRun,
     Embedding,
+    EventId,
     ExpiresAt,
-    Id,
     Ids,
     LeastConfidence,
     Limit,
@@ -171,7 +171,7 @@ def list_events(limit: ListLimit = 50, cursor: Cursor | None = None, order: Orde
 
 
 @operation("episodic.get_event", reads=True, resident=True, example=lambda chance, known: {"id": known.id(chance, "episodic")})
-def get_event(id: Id) -> Plan[Event]:
+def get_event(id: EventId) -> Plan[Event]:
     """Return one event by its id."""
     return present("episodic", id, (yield Fetch("episodic", (id,))))  # type: ignore[no-any-return]
 

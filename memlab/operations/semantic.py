@@ -26,7 +26,7 @@ from memlab.operations.parameters import (
     DryRun,
     Embedding,
     ExpiresAt,
-    Id,
+    FactId,
     Ids,
     LeastConfidence,
     Limit,
@@ -346,7 +346,7 @@ def search_by_topic(
     reads=True,
     example=lambda chance, known: {"id": known.id(chance, "semantic"), "limit": chance.randint(1, 20)},
 )
-def search_related(id: Id, limit: Limit = 10) -> Plan[Table[Fact]]:
+def search_related(id: FactId, limit: Limit = 10) -> Plan[Table[Fact]]:
     """Return the other memories closest in meaning to one, by cosine similarity, best first.
 
     What is known that is similar or related to a given memory.
@@ -383,7 +383,7 @@ def instant_search(
 
 
 @operation("semantic.get", reads=True, resident=True, example=lambda chance, known: {"id": known.id(chance, "semantic")})
-def get(id: Id, version: Annotated[int, Meta(ge=1, le=1_000_000_000)] | None = None) -> Plan[Fact]:
+def get(id: FactId, version: Annotated[int, Meta(ge=1, le=1_000_000_000)] | None = None) -> Plan[Fact]:
     """Return one memory by its id: as it is now, or as it was.
 
     Args:
@@ -557,7 +557,7 @@ def bulk_store(
     example=lambda chance, known: {"id": known.id(chance, "semantic"), "confidence": round(chance.random(), 3)},
 )
 def update(
-    id: Id,
+    id: FactId,
     content: Content | UnsetType = UNSET,
     kind: Kind | UnsetType = UNSET,
     topics: Topics | UnsetType = UNSET,
@@ -598,7 +598,7 @@ def update(
 
 
 @operation("semantic.delete", writes=True, example=lambda chance, known: {"id": known.id(chance, "semantic")})
-def delete(id: Id) -> Plan[Forgotten]:
+def delete(id: FactId) -> Plan[Forgotten]:
     """Forget one memory with its earlier versions, for good.
 
     Raises:

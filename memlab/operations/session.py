@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from memlab.operations.parameters import Cursor, ListLimit
-from memlab.operations.registry import operation
+from memlab.operations.registry import LAYERS, operation
 from memlab.storage.demands import CreateSession, DeleteSession, Export, Plan, Sessions
 from memlab.values import Table
 
@@ -80,7 +80,7 @@ def export(
 @operation(
     "session.delete",
     writes=True,
-    invalidates=("episodic", "semantic", "session"),
+    invalidates=tuple(LAYERS),
     example=lambda chance, known: {},
 )
 def delete() -> Plan[SessionDeleted]:
