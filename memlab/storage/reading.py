@@ -22,8 +22,8 @@ import structlog
 
 from memlab.embedders import Embedder
 from memlab.errors import MemlabError, internal, validation
-from memlab.measure import clock
 from memlab.hooks import NONE, Hooks
+from memlab.measure import clock
 from memlab.storage import demands as ask
 from memlab.storage import fusion, records
 from memlab.storage.database import Database
