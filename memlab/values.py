@@ -156,7 +156,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         return self.created_at
 
     @property
-    def expires_at(self) -> None:
+    def expires_at(self) -> datetime | None:
         """Records stay until they are deleted."""
 
 
@@ -372,8 +372,19 @@ class Entity(Record, frozen=True, kw_only=True):
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Its name and its type, whatever their case."""
-        return (f"name:{self.name.casefold()}", f"type:{self.type.casefold()}")
+        """Its name, its type and both together, whatever their case."""
+        name, type = self.name.casefold(), self.type.casefold()
+        return (f"name:{name}", f"type:{type}", entity_key(name, type))
+
+
+def entity_key(name: str, type: str) -> str:
+    """Return what an entity of this name and type is looked up by."""
+    return f"is:{type.casefold()}:{name.casefold()}"
+
+
+def relationship_key(source: str, type: str, target: str) -> str:
+    """Return what the relationship that was made by hand between two entities is looked up by."""
+    return f"edge:{source}:{target}:{type.casefold()}"
 
 
 class Relationship(Record, frozen=True, kw_only=True):
@@ -384,6 +395,7 @@ class Relationship(Record, frozen=True, kw_only=True):
         type: what the source is to the target: `works_at`, `part_of`, …; any word.
         strength: in (0, 1]; 1 is the strongest.
         fact: id of the semantic memory that says so; None where it was made by hand.
+        expires_at: when it goes, together with its fact; None for never.
     """
 
     source: str
@@ -393,6 +405,7 @@ class Relationship(Record, frozen=True, kw_only=True):
     type: str
     strength: float = 1.0
     fact: str | None = None
+    expires_at: datetime | None = None
 
     @property
     def content(self) -> str:
@@ -401,9 +414,10 @@ class Relationship(Record, frozen=True, kw_only=True):
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Its ends, as source, as target and as either, its type, and the fact behind it."""
-        ends = (f"from:{self.source}", f"to:{self.target}", f"of:{self.source}", f"of:{self.target}")
-        return (*ends, f"type:{self.type.casefold()}", *(() if self.fact is None else (f"fact:{self.fact}",)))
+        """Its ends, as source, as target and as either, its type, and the fact behind it or, made by hand, all three parts."""
+        ends = dict.fromkeys((f"from:{self.source}", f"to:{self.target}", f"of:{self.source}", f"of:{self.target}"))
+        made = relationship_key(self.source, self.type, self.target) if self.fact is None else f"fact:{self.fact}"
+        return (*ends, f"type:{self.type.casefold()}", made)
 
 
 class Mark(msgspec.Struct, frozen=True, kw_only=True):

@@ -258,6 +258,10 @@ class NearDuplicates(msgspec.Struct, frozen=True):
     limit: int
 
 
+class Graph(msgspec.Struct, frozen=True):
+    """The session's entities and relationships as a graph, as they are now: a `GraphView` (see `storage/graph.py`)."""
+
+
 class Sessions(msgspec.Struct, frozen=True):
     """All sessions: list of dictionaries session, created_at, memories."""
 
@@ -346,6 +350,7 @@ Reading: TypeAlias = (
     | Summarise
     | Versions
     | NearDuplicates
+    | Graph
     | Sessions
     | Export
 )

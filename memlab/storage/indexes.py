@@ -1,4 +1,4 @@
-"""What is derived from the database and answers for it: directory, vector index, text index, hot rows.
+"""What is derived from the database and answers for it: directory, vector index, text index, graphs, hot rows.
 
 Each is brought up to date when storage opens, changed when a transaction was committed and before it is acknowledged, and built
 again where it is stale, foreign or damaged. Nothing here is needed to reopen a database.
@@ -22,6 +22,7 @@ from memlab.storage import records
 from memlab.storage.analysis import Document, analyse
 from memlab.storage.database import Database, Transaction
 from memlab.storage.directory import KINDS, Directory, Entry, wall_us
+from memlab.storage.graph import Graphs
 from memlab.storage.locks import ReadWriteLock
 from memlab.storage.manifest import Stale
 from memlab.storage.records import NAMES
@@ -86,6 +87,7 @@ class Indexes:
     def __init__(self, database: Database, settings: Settings, dimension: int) -> None:
         self.lock = ReadWriteLock()
         self.rows = Rows(database, settings.storage.hot_rows)
+        self.graphs = Graphs(database)
         self.codes: dict[str, int] = {}
         self.last_seq = 0
         self.last_code = 0
@@ -344,6 +346,9 @@ class Indexes:
             values = [value for note in added for value in note.values]
             self.rows.keep({entry.seq: (entry.layer, value) for entry, value in zip(entries, values, strict=True)})
         dropped = [seq for note in transaction.notes if isinstance(note, Dropped) for seq in note.seqs]
+        self.graphs.change(
+            [(entry, value) for note in added for entry, value in zip(note.entries, note.values, strict=True)], dropped
+        )
         closed = [note for note in transaction.notes if isinstance(note, Closed)]
         with self.lock.writing():
             if entries:
@@ -364,6 +369,7 @@ class Indexes:
             self.text.remove(dropped)
             self.rows.drop(dropped)
         for note in closed:
+            self.graphs.forget(note.code)
             self.text.remove_session(note.code)
             self._purge = True
 

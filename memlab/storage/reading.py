@@ -535,6 +535,8 @@ class Reader:
                 return self._vectors(session, demand)
             case ask.Summarise():
                 return self._summarise(demand.groups)
+            case ask.Graph():
+                return self._indexes.graphs.of(session, wall_us())
             case ask.Sessions():
                 return self._list_sessions(demand)
             case ask.Export():

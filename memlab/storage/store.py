@@ -108,8 +108,9 @@ class Storage:
             }
 
     def clear_rows(self) -> None:
-        """Forget which rows are in memory, so that the next reads come from the database."""
+        """Forget which rows and graphs are in memory, so that the next reads come from the database."""
         self.indexes.rows.clear()
+        self.indexes.graphs.clear()
 
     def rebuild(self, reason: str = "asked for") -> None:
         """Build the vector index anew without the forgotten, and wait for it."""

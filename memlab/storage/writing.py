@@ -259,8 +259,10 @@ class Writer:
             raise found
         values = [value for value in found if records.origin_of(layer, value.id) not in state.overlay]
         wanted = set(demand.keys)
-        for current in state.overlay.values():
-            if current is not None and (current.session, current.layer) == (session, layer):
+        carriers = [state.carriers.get((session, layer, key), set()) for key in wanted]
+        touched = set[int]().union(*carriers) if demand.match == "any" else set.intersection(*carriers)
+        for current in (state.overlay[origin] for origin in touched):
+            if current is not None:
                 common = wanted & set(current.value.keys)
                 if common == wanted or (demand.match == "any" and common):
                     values.append(current.value)
@@ -327,6 +329,8 @@ class Writer:
         }
         for seq, origin, value, draft in rows:
             state.overlay[origin] = _Current(session, layer, seq, value, draft)
+            for key in value.keys:
+                state.carriers.setdefault((session, layer, key), set()).add(origin)
         transaction.insert("memories", columns)
         values = [value for _, _, value, _ in rows]
         documents = None
@@ -363,6 +367,8 @@ class Writer:
         if isinstance(value, Record):
             own = {name: changes.pop(name) for name in draft.attributes.keys() & changes.keys()}
             changes["attributes"] = {**draft.attributes, **own}
+            if "expires_at" in own:
+                changes["expires_at"] = own["expires_at"]
         draft = msgspec.structs.replace(draft, **changes)
         new_seq = self._next_seq()
         version = 1 if isinstance(value, Event) else value.version + 1
@@ -379,7 +385,8 @@ class Writer:
     def _draft_of(self, seq: int, value: Value) -> ask.Draft:
         _, vectors = self._indexes.stored_vectors([seq])
         if isinstance(value, Record):
-            return ask.Draft(vector=vectors[0], kind="record", attributes=records.own_fields(value))
+            own = records.own_fields(value)
+            return ask.Draft(vector=vectors[0], kind="record", attributes=own, expires_at=own.get("expires_at"))
         if isinstance(value, Event):
             return ask.Draft(
                 content=value.content,
@@ -491,6 +498,7 @@ class _Attempt:
 
     def _clear(self) -> None:
         self.overlay: dict[int, _Current | None] = {}  # by origin; None where removed
+        self.carriers: dict[tuple[int, str, str], set[int]] = {}  # origins that carried a key at some time
         self.promises: dict[tuple[int, str, str], tuple[str, str]] = {}
         self.looked_up = False
 
