@@ -15,6 +15,7 @@ import numpy as np
 from msgspec import UNSET, Meta, UnsetType
 
 from memlab.errors import not_found, validation
+from memlab.operations.graph import follow, link, unlink
 from memlab.operations.parameters import (
     MAX_ITEMS,
     NOT_BLANK,
@@ -490,7 +491,7 @@ def store(
 @operation(
     "semantic.store_fact",
     writes=True,
-    invalidates=("tag:topics",),
+    invalidates=("tag:topics", "graph"),
     example=lambda chance, known: {
         "subject": chance.choice(["Ada", "the engine", "Bo"]),
         "predicate": chance.choice(["likes", "works_at", "is part of"]),
@@ -510,10 +511,17 @@ def store_fact(
 ) -> Plan[Fact]:
     """Store a fact of three parts, subject, predicate and object, and return it.
 
-    Its content is the sentence that the parts make, so that every search finds it; the parts stay beside it.
+    Its content is the sentence that the parts make, so that every search finds it; the parts stay beside it. In the same
+    step it becomes a relationship of the graph, between the entities that are called as its subject and object are: the
+    first of that name, whatever its case, or a new one of type `thing`. The relationship is as strong as the fact is
+    confident, but at least 0.01; it changes, expires and goes with the fact, and the entities stay. With an embedding of its
+    own the fact lends it to relationship and new entities.
     """
     content = f"{subject} {predicate.replace('_', ' ')} {object}"
-    vectors = yield Embed((content,), (embedding,))
+    if embedding is None:
+        vectors = yield Embed((content, subject, object))
+    else:
+        vectors = [(yield Embed((content,), (embedding,)))[0]] * 3
     draft = Draft(
         content=content,
         vector=vectors[0],
@@ -526,6 +534,7 @@ def store_fact(
     )
     done: Inserted = yield Insert("semantic", (draft,))
     (value,) = done.values
+    yield from link(value, *vectors)
     return value  # type: ignore[no-any-return]
 
 
@@ -554,6 +563,7 @@ def bulk_store(
 @operation(
     "semantic.update",
     writes=True,
+    invalidates=("semantic", "graph"),
     example=lambda chance, known: {"id": known.id(chance, "semantic"), "confidence": round(chance.random(), 3)},
 )
 def update(
@@ -569,7 +579,7 @@ def update(
     """Change what is given of one memory, keep the earlier version, and return the new one.
 
     What is left out stays as it is; None takes a source or an expiry away. A new content is a new sentence: the subject,
-    predicate, object and evidence of the old one go with it.
+    predicate, object and evidence of the old one go with it, and their relationship in the graph.
 
     Raises:
         MemlabError: NOT_FOUND `memory`: the session has no memory of this id; VALIDATION `missing_parameter`: nothing to change.
@@ -594,12 +604,22 @@ def update(
         changes["attributes"] = {}
     elif embedding is not None:
         changes["vector"] = (yield Embed(("",), (embedding,)))[0]
-    return (yield Replace("semantic", id, changes))  # type: ignore[no-any-return]
+    fact: Fact = yield Replace("semantic", id, changes)
+    if content is not UNSET:
+        yield from unlink((id,))
+    elif fact.subject is not None and changes.keys() & {"confidence", "expires_at"}:
+        yield from follow(fact)
+    return fact
 
 
-@operation("semantic.delete", writes=True, example=lambda chance, known: {"id": known.id(chance, "semantic")})
+@operation(
+    "semantic.delete",
+    writes=True,
+    invalidates=("semantic", "graph"),
+    example=lambda chance, known: {"id": known.id(chance, "semantic")},
+)
 def delete(id: FactId) -> Plan[Forgotten]:
-    """Forget one memory with its earlier versions, for good.
+    """Forget one memory with its earlier versions and its relationship in the graph, for good.
 
     Raises:
         MemlabError: NOT_FOUND `memory`: the session has no memory of this id; `semantic.bulk_delete` minds no missing ids.
@@ -607,6 +627,7 @@ def delete(id: FactId) -> Plan[Forgotten]:
     removed = tuple((yield Remove("semantic", (id,))))
     if not removed:
         raise no_memory("semantic", id)
+    yield from unlink(removed)
     return Forgotten(forgotten=1, ids=removed)
 
 
@@ -614,6 +635,7 @@ def delete(id: FactId) -> Plan[Forgotten]:
     "semantic.bulk_delete",
     writes=True,
     cost="bulk",
+    invalidates=("semantic", "graph"),
     items="limit",
     example=lambda chance, known: {"topics": known.some_tags(chance), "limit": 5, "dry_run": True},
 )
@@ -629,7 +651,7 @@ def bulk_delete(
     """Forget the memories of these ids, or those that meet every condition given, the oldest first.
 
     Ids and conditions do not go together, and one of them is needed: nothing said must not mean everything. An id that is
-    not there is no error; the answer lists it as missing.
+    not there is no error; the answer lists it as missing. Relationships that facts made in the graph go with them.
 
     Args:
         ids: which memories; *limit* does not cut them.
@@ -647,12 +669,15 @@ def bulk_delete(
             found = yield Fetch("semantic", wanted)
             there = gone(wanted, [value.id for value in found if value is not None])
             return Forgotten(forgotten=0, ids=there.ids, missing=there.missing, remaining=len(there.ids), dry_run=True)
-        return gone(wanted, (yield Remove("semantic", wanted)))
+        removed = tuple((yield Remove("semantic", wanted)))
+        yield from unlink(removed)
+        return gone(wanted, removed)
     matching = yield from _stale(topics, match, older_than, below_confidence)
     chosen = tuple(matching[:limit])
     if dry_run:
         return Forgotten(forgotten=0, ids=chosen, remaining=len(matching), dry_run=True)
     removed = tuple((yield Remove("semantic", chosen))) if chosen else ()
+    yield from unlink(removed)
     return Forgotten(forgotten=len(removed), ids=removed, remaining=len(matching) - len(removed))
 
 
@@ -678,6 +703,7 @@ def _stale(
     "semantic.deduplicate",
     writes=True,
     cost="job",
+    invalidates=("semantic", "graph"),
     example=lambda chance, known: {"similarity": round(chance.uniform(0.9, 1.0), 3), "dry_run": chance.random() < 0.5},
 )
 def deduplicate(
@@ -693,7 +719,8 @@ def deduplicate(
     that is left does, and so on (leader clustering): no memory is taken in that is not alike to the one that stays, and a
     second call finds nothing more. The one that stays gets the topics and the evidence of all, and their source where it has
     none, as a new version; its earlier version is kept. Memories of different kinds, and facts of different subject,
-    predicate or object, are never merged, however alike their sentences.
+    predicate or object, are never merged, however alike their sentences; of equal ones a single relationship stays in the
+    graph.
 
     Memories are compared while other writes go on; one that changed since is left for the next call.
     """
@@ -764,4 +791,5 @@ def _absorb(fact: Fact, absorbed: list[Fact], topics: tuple[str, ...]) -> Plan[N
         changes["attributes"] = {name: part for name, part in triple.items() if part is not None} | {"evidence": evidence}
     if changes:
         yield Replace("semantic", fact.id, changes)
-    yield Remove("semantic", tuple(other.id for other in absorbed))
+    removed = yield Remove("semantic", tuple(other.id for other in absorbed))
+    yield from unlink(tuple(removed))

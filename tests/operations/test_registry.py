@@ -29,6 +29,8 @@ CATALOGUE = {
     "meta": "memory_health get_expertise get_cognitive_load get_quality_metrics get_attention_metrics get_memory_stats find_gaps "
     "get_recommendations get_progress_metrics",
     "consolidation": "consolidate get_metrics analyze_patterns get_status get_history configure_strategy get_recommendations",
+    "graph": "create_entity create_relationship delete_entity search_entities get_entity get_relationships "
+    "search_relationships find_path get_neighborhood get_communities analyze_entity",
     "discovery": "search get layers",
     "session": "create list export delete",
 }
@@ -39,6 +41,7 @@ WRITES = {
     "prospective": "create_task update_task complete_task create_goal update_goal register_trigger check_triggers",
     "meta": "",
     "consolidation": "consolidate configure_strategy",
+    "graph": "create_entity create_relationship delete_entity",
     "discovery": "",
     "session": "create delete",
 }
@@ -55,7 +58,7 @@ def refusal(name: str, **given: Any) -> MemlabError:
 
 
 def test_the_catalogue_is_declared():
-    """Every operation of the layers that are built is there, in its kind, and no other."""
+    """Every operation of the layers is there, in its kind, and no other."""
     declared = {f"{layer}.{name}": name in WRITES[layer].split() for layer in CATALOGUE for name in CATALOGUE[layer].split()}
     assert {one.name: not one.reads for one in operations()} == declared
     assert [one.layer for one in operations()] == sorted((one.layer for one in operations()), key=list(CATALOGUE).index)
