@@ -15,6 +15,7 @@ import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
+from operator import attrgetter
 from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -473,11 +474,14 @@ def _decode(kind: type, value: Any) -> Any:
 
 def _unit(vector: np.ndarray) -> np.ndarray:
     """Return a copy of unit length; a vector that was normalised once keeps its bits."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        if vector.dtype == np.float32 and abs(float(vector.dot(vector)) - 1.0) < 1e-6:  # most are
-            return vector.copy()
-        unit = vector.astype(np.float64)
+    unit = vector.astype(np.float64)
+    if vector.dtype == np.float32:  # most are, and no square of theirs overflows
         norm = math.sqrt(unit.dot(unit))
+        if abs(norm - 1.0) <= 1e-6:
+            return vector.copy()
+    else:
+        with np.errstate(over="ignore"):
+            norm = math.sqrt(unit.dot(unit))
     if not 1e-6 < norm < 1e6:  # NaN and infinity fail too
         raise ValueError(f"a vector is finite and between 1e-6 and 1e6 long, not {norm:g}")
     if abs(norm - 1.0) > 1e-6:
@@ -527,8 +531,11 @@ def _text(value: str) -> str:
     return value
 
 
+_STR = frozenset({str})
+
+
 def _texts(values: tuple[str, ...]) -> tuple[str, ...]:
-    if all(type(value) is str for value in values) and "".join(values).isascii():
+    if _STR.issuperset(map(type, values)) and "".join(values).isascii():
         return values
     return tuple(map(_text, values))
 
@@ -588,10 +595,11 @@ def _each(check: Check) -> Check:
 
 def _fields(checks: Iterable[tuple[str, Check]]) -> Check:
     known = tuple(checks)
+    # Two names or more, so that a tuple comes: one call instead of one for each field of each item.
+    values_of = attrgetter(*(name for name, _ in known), "__class__")
 
     def checked(value: msgspec.Struct) -> msgspec.Struct:
-        for name, check in known:
-            given = getattr(value, name)
+        for (name, check), given in zip(known, values_of(value), strict=False):
             if given is not None and given is not UNSET:
                 try:
                     result = check(given)
