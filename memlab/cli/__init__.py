@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from memlab.cli import bench, guide, sweep, tune
+from memlab.cli import bench, guide, predict, sweep, tune
 from memlab.errors import ErrorType, MemlabError
 from memlab.operations.listing import operations_command
 
@@ -51,6 +51,15 @@ _COMMANDS: dict[str, Callable[..., None]] = {
 }
 for _name, _command in _COMMANDS.items():
     app.command(_name)(_answering_ctrl_c(_command))
+
+_GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
+    "predict": (predict.HELP, {"cache": predict.cache}),
+}
+for _name, (_help, _commands) in _GROUPS.items():
+    _group = typer.Typer(help=_help, rich_markup_mode=None)
+    for _inner, _command in _commands.items():
+        _group.command(_inner)(_answering_ctrl_c(_command))
+    app.add_typer(_group, name=_name)
 
 
 @app.callback(invoke_without_command=True)
