@@ -219,13 +219,7 @@ def _sampled(accesses: Accesses, sizes: Sequence[int] | None, policy: Policy, ra
         fine = np.unique(np.concatenate([wanted, _fine_sizes(max(sampler.distinct, int(wanted[-1])), int(wanted[0]))]))
         finely, errors = sampler.lru(fine, rate)
     else:
-        drawn = sampler.draw_keys(sampler.key_rate(rate, int(wanted[0])))
-        finely = _miniature(accesses, sampler, drawn, wanted, policy)
-        # A jackknife: each time without one of five parts, because a fifth of a sample would be too small to simulate.
-        without = [
-            _miniature(accesses, sampler, np.delete(drawn, np.s_[group::GROUPS]), wanted, policy) for group in range(GROUPS)
-        ]
-        errors = np.std(without, axis=0) * np.sqrt(GROUPS - 1)
+        finely, errors = _miniature(accesses, sampler, wanted, policy, rate)
     places = np.searchsorted(fine, wanted)
     ratios = finely[places]
     low = np.clip(ratios - STUDENT * errors[places], 0.0, 1.0)
@@ -234,22 +228,22 @@ def _sampled(accesses: Accesses, sizes: Sequence[int] | None, policy: Policy, ra
     return Curve(policy, len(accesses), sampler.distinct, wanted, ratios, low, high, OVER_GROUPS, rate, None, (fine, finely))
 
 
-def _miniature(accesses: Accesses, sampler: Sampler, drawn: Ints, sizes: Ints, policy: Policy) -> Floats:
-    """Return the hit ratio by size of caches scaled down to the drawn keys.
+def _miniature(accesses: Accesses, sampler: Sampler, sizes: Ints, policy: Policy, rate: float) -> tuple[Floats, Floats]:
+    """Return the hit ratio by size of caches scaled down to drawn keys, and its standard error.
 
-    A size between two whole numbers of entries lies on the line between them. Where the drawn keys have more or less than their
-    share of the accesses, the difference counts as hits: it is the hottest keys that make it (SHARDS-adj).
+    Where the drawn keys have more or less than their share of the accesses, the difference counts as hits: it is the hottest keys
+    that make it (SHARDS-adj). So what is estimated are misses, and how much those of five parts of the keys differ is the error.
     """
+    drawn = sampler.draw_keys(sampler.key_rate(rate, int(sizes[0])))
     share = len(drawn) / sampler.distinct
     part = accesses.only(sampler.accesses_of(drawn))
-    ids, distinct = _numbered(part.keys, needed=True)
-    hits = _hits(dataclasses.replace(part, keys=ids), distinct, policy, scale=share)
-    scaled = np.maximum(sizes * share, 1.0)
-    small = np.unique(np.concatenate([np.floor(scaled), np.ceil(scaled)]))
-    counts = np.array([int(np.count_nonzero(hits(size))) for size in small.tolist()], dtype=np.float64)
-    expected = len(accesses) * share
-    ratios: Floats = np.clip((np.interp(scaled, small, counts) + expected - len(part)) / expected, 0.0, 1.0)
-    return ratios
+    known, ids = np.unique(part.keys, return_inverse=True)
+    hits = _hits(dataclasses.replace(part, keys=ids), len(known), policy, scale=share)
+    group = sampler.groups_of(part.keys, drawn)
+    expected = len(accesses) * share / GROUPS
+    misses = np.array([np.bincount(group, ~hits(max(1.0, round(size * share))), GROUPS) / expected for size in sizes.tolist()])
+    ratios: Floats = np.clip(1.0 - misses.mean(axis=1), 0.0, 1.0)
+    return ratios, np.std(misses, axis=1, ddof=1) / np.sqrt(GROUPS)
 
 
 def _hits(accesses: Accesses, distinct: int, policy: Policy, *, scale: float = 1.0) -> Callable[[float], npt.NDArray[np.bool_]]:

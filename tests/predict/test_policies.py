@@ -1,0 +1,49 @@
+"""Policies without stack distances, against plain replays and against the real cache."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memlab.experiment.cached import measured_hit_ratio
+from memlab.predict.policies import POLICIES, replay
+from memlab.settings import CacheSettings
+from tests.predict import plain
+
+traces = st.lists(st.integers(0, 30), min_size=1, max_size=300)
+sizes = st.integers(1, 25)
+PLAIN = {"fifo": plain.fifo, "sieve": plain.sieve, "s3_fifo": plain.s3_fifo}
+
+
+@pytest.mark.parametrize("policy", PLAIN)
+@given(trace=traces, size=sizes)
+def test_hits_are_those_of_a_plain_replay(policy, trace, size):
+    """Access by access, for any size."""
+    found = replay(np.array(trace), 31, policy, size)
+    assert found.tolist() == PLAIN[policy](trace, size)
+
+
+@pytest.mark.parametrize("policy", PLAIN)
+def test_a_skewed_trace_too(policy):
+    """Long enough that every queue turns over many times."""
+    trace = np.random.default_rng(3).zipf(1.1, 4_000) % 300
+    for size in (3, 10, 40, 150):
+        assert replay(trace, 300, policy, size).tolist() == PLAIN[policy](trace.tolist(), size)
+
+
+@pytest.mark.parametrize("policy", [one for one in POLICIES if one != "lru"])
+def test_a_cache_for_all_keys_misses_each_once(policy):
+    """Whatever the policy, nothing leaves."""
+    trace = np.random.default_rng(1).integers(0, 50, 2_000)
+    expected = [key not in trace[:position] for position, key in enumerate(trace.tolist())]
+    size = 50 if policy != "s3_fifo" else 60
+    assert (~replay(trace, 50, policy, size)).tolist() == expected
+
+
+@pytest.mark.parametrize("size", [50, 200, 800])
+def test_w_tinylfu_is_that_of_the_real_cache(size):
+    """The same policy, in the way that the cache uses it: hash seeds differ, so the ratio is within a point."""
+    trace = np.random.default_rng(5).zipf(1.15, 30_000) % 3_000
+    settings = CacheSettings(policy="w_tinylfu", max_entries=size, max_bytes=None)
+    predicted = replay(trace, 3_000, "w_tinylfu", size).mean()
+    assert predicted == pytest.approx(measured_hit_ratio(trace.tolist(), settings), abs=0.01)
