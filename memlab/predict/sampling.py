@@ -37,6 +37,7 @@ class Sampler:
         ordered = keys[self._order]
         self._is_first = np.concatenate([[True], ordered[1:] != ordered[:-1]])
         self._uses = np.diff(np.append(np.flatnonzero(self._is_first), len(keys)))
+        self._distinct_keys = ordered[self._is_first]
         self._by_use = np.argsort(-self._uses, kind="stable")
 
     @property
@@ -59,6 +60,12 @@ class Sampler:
         is_drawn = np.zeros(self.distinct, dtype=np.bool_)
         is_drawn[drawn] = True
         return np.sort(self._order[np.repeat(is_drawn, self._uses)])
+
+    def groups_of(self, keys: npt.NDArray[np.integer], drawn: Ints) -> Ints:
+        """Return for accesses to drawn keys which part of the sample, of `GROUPS`, their key is in: like ones in every part."""
+        known = self._distinct_keys[drawn]
+        order = np.argsort(known)
+        return np.asarray(order[np.searchsorted(known, keys, sorter=order)] % GROUPS, dtype=np.int64)
 
     def lru(self, sizes: Ints, rate: float) -> tuple[Floats, Floats]:
         """Return the hit ratio of LRU caches, and its standard error, from a share of the accesses.
