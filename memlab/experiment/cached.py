@@ -8,11 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable
 
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
 import memlab.operations  # noqa: F401  declares every operation
-from memlab.errors import internal
+from memlab.errors import internal, validation
 from memlab.measure.clock import ManualClock
 from memlab.middleware.cache import cache
 from memlab.operations.registry import lookup
+from memlab.predict.miss_ratio import Curve
 from memlab.settings import CacheSettings
 from memlab.values import Request, Response
 
@@ -54,6 +59,37 @@ def measured_hit_ratio(
             request = known[key, reads_it] = made
         _finish(execute(request))
     return float(middleware.statistics()["hit_ratio"])
+
+
+def beside_measured(curve: Curve, keys: npt.NDArray[np.integer]) -> pl.DataFrame:
+    """Return a predicted curve with what the real cache does at each of its sizes.
+
+    Args:
+        curve: of `lru` or `w_tinylfu`, which the cache has, on a trace of reads.
+        keys: of that trace.
+    Returns:
+        two rows a size, `what` being predicted and measured, as `charts.share_curve` draws them; a measured ratio is a count and
+        has no interval.
+    """
+    if curve.policy not in ("lru", "w_tinylfu"):
+        raise validation("policy", f"the cache has no policy '{curve.policy}'; it has lru and w_tinylfu")
+    listed = keys.tolist()
+    every = [CacheSettings(curve.policy, size, None) for size in curve.max_entries.tolist()]
+    measured = [measured_hit_ratio(listed, settings) for settings in every]
+    predicted = pl.DataFrame(
+        {
+            "what": "predicted",
+            "max_entries": curve.max_entries,
+            "hit_ratio": curve.hit_ratio,
+            "hit_ratio_low": curve.low,
+            "hit_ratio_high": curve.high,
+        }
+    )
+    ratio = pl.Series("hit_ratio", measured, dtype=pl.Float64)
+    counted = predicted.with_columns(
+        pl.lit("measured").alias("what"), ratio, ratio.alias("hit_ratio_low"), ratio.alias("hit_ratio_high")
+    )
+    return pl.concat([predicted, counted]).with_columns(pl.lit("").alias("run"))
 
 
 async def _answer(request: Request) -> Response:
