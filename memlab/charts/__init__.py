@@ -4,6 +4,7 @@ from memlab.charts import lean_import  # noqa: F401  before anything imports alt
 from memlab.charts.comparison import response_times
 from memlab.charts.curves import By, ratio_curve, share_curve, stack
 from memlab.charts.theme import operation_colour, svg_to_pdf, to_svg
+from memlab.charts.traffic import traffic
 from memlab.charts.ways import estimates, regrets
 
 __all__ = [
@@ -17,4 +18,5 @@ __all__ = [
     "stack",
     "svg_to_pdf",
     "to_svg",
+    "traffic",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from memlab.cli import bench, guide, predict, sweep, tune
+from memlab.cli import bench, guide, predict, sweep, trace, tune
 from memlab.errors import ErrorType, MemlabError
 from memlab.operations.listing import operations_command
 
@@ -54,6 +54,7 @@ for _name, _command in _COMMANDS.items():
 
 _GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     "predict": (predict.HELP, {"cache": predict.cache}),
+    "trace": (trace.HELP, {"summary": trace.summary}),
 }
 for _name, (_help, _commands) in _GROUPS.items():
     _group = typer.Typer(help=_help, rich_markup_mode=None)
