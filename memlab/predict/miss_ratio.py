@@ -13,7 +13,7 @@ from memlab.errors import nearest, validation
 from memlab.measure import stats
 from memlab.predict.fresh import Ageing
 from memlab.predict.policies import POLICIES, Policy, replay
-from memlab.predict.sampling import GROUPS, STUDENT, Sampler
+from memlab.predict.sampling import GROUPS, SIMULATED_ENTRIES, STUDENT, Sampler
 from memlab.predict.stack_distance import NEVER, Floats, Ints, stack_distances
 
 BLOCKS = 50  # of consecutive accesses: what is drawn again to see how much the curve owes to single hours
@@ -24,6 +24,7 @@ _MEGABYTE = 1_000_000
 
 OVER_TIME = "bootstrap over 50 consecutive parts of the trace, 95 %"
 OVER_GROUPS = "spread of five parts of the sample, Student's t, 95 %"
+OVER_HALVES = f"{OVER_GROUPS}; and what half of the sample would change"
 OF_ONE = "too few accesses for an interval"
 
 
@@ -176,7 +177,7 @@ def miss_ratio_curve(
         sizes: entries kept, 1 or more; default: twelve from a hundredth of the distinct keys to all.
         policy: `lru`, `fifo`, `s3_fifo`, `sieve` or `w_tinylfu`.
         sample: share of the accesses to look at, in (0, 1]; see `sampling`. Of the keys a larger share is looked at where the
-            smallest size would otherwise hold fewer than 64 of them.
+            smallest size would otherwise hold fewer than 64 of them, or 256 where caches are simulated.
         ttl_s: seconds that an answer is served; of `lru`, and a trace with times.
         seed: of the sample.
     Raises:
@@ -214,36 +215,49 @@ def miss_ratio_curve(
 def _sampled(accesses: Accesses, sizes: Sequence[int] | None, policy: Policy, rate: float, seed: int) -> Curve:
     sampler = Sampler(accesses.keys, seed)
     wanted = _ascending(sizes, sampler.distinct)
-    fine = wanted
+    fine, interval = wanted, OVER_GROUPS
     if policy == "lru" and accesses.ttl_ns is None and accesses.stale_at is None:
         fine = np.unique(np.concatenate([wanted, _fine_sizes(max(sampler.distinct, int(wanted[-1])), int(wanted[0]))]))
         finely, errors = sampler.lru(fine, rate)
+        margins = STUDENT * errors
     else:
-        finely, errors = _miniature(accesses, sampler, wanted, policy, rate)
+        finely, margins = _miniatures(accesses, sampler, wanted, policy, rate)
+        interval = OVER_HALVES
     places = np.searchsorted(fine, wanted)
     ratios = finely[places]
-    low = np.clip(ratios - STUDENT * errors[places], 0.0, 1.0)
-    high = np.clip(ratios + STUDENT * errors[places], 0.0, 1.0)
+    low = np.clip(ratios - margins[places], 0.0, 1.0)
+    high = np.clip(ratios + margins[places], 0.0, 1.0)
     finely = np.maximum.accumulate(finely) if policy == "lru" else finely
-    return Curve(policy, len(accesses), sampler.distinct, wanted, ratios, low, high, OVER_GROUPS, rate, None, (fine, finely))
+    return Curve(policy, len(accesses), sampler.distinct, wanted, ratios, low, high, interval, rate, None, (fine, finely))
 
 
-def _miniature(accesses: Accesses, sampler: Sampler, sizes: Ints, policy: Policy, rate: float) -> tuple[Floats, Floats]:
-    """Return the hit ratio by size of caches scaled down to drawn keys, and its standard error.
+def _miniatures(accesses: Accesses, sampler: Sampler, sizes: Ints, policy: Policy, rate: float) -> tuple[Floats, Floats]:
+    """Return the hit ratio by size of caches scaled down to drawn keys, and how far to trust it.
+
+    Chance is seen in how much parts of the keys differ. A small cache is also not quite a large one in small: hands and queues
+    take other turns. So what half of the keys would have said is counted in.
+    """
+    drawn = sampler.draw_keys(sampler.key_rate(rate, int(sizes[0]), SIMULATED_ENTRIES))
+    misses = _miniature(accesses, sampler, drawn, sizes, policy)
+    halved = _miniature(accesses, sampler, drawn[::2], sizes, policy).mean(axis=1)
+    ratios: Floats = np.clip(1.0 - misses.mean(axis=1), 0.0, 1.0)
+    chance = STUDENT * np.std(misses, axis=1, ddof=1) / np.sqrt(GROUPS)
+    return ratios, chance + (np.abs(misses.mean(axis=1) - halved) if len(drawn) < sampler.distinct else 0.0)
+
+
+def _miniature(accesses: Accesses, sampler: Sampler, drawn: Ints, sizes: Ints, policy: Policy) -> Floats:
+    """Return the miss ratio by size and part of the keys: (sizes, `GROUPS`).
 
     Where the drawn keys have more or less than their share of the accesses, the difference counts as hits: it is the hottest keys
-    that make it (SHARDS-adj). So what is estimated are misses, and how much those of five parts of the keys differ is the error.
+    that make it (SHARDS-adj). So the misses are divided by what the share should be.
     """
-    drawn = sampler.draw_keys(sampler.key_rate(rate, int(sizes[0])))
     share = len(drawn) / sampler.distinct
     part = accesses.only(sampler.accesses_of(drawn))
     known, ids = np.unique(part.keys, return_inverse=True)
     hits = _hits(dataclasses.replace(part, keys=ids), len(known), policy, scale=share)
     group = sampler.groups_of(part.keys, drawn)
     expected = len(accesses) * share / GROUPS
-    misses = np.array([np.bincount(group, ~hits(max(1.0, round(size * share))), GROUPS) / expected for size in sizes.tolist()])
-    ratios: Floats = np.clip(1.0 - misses.mean(axis=1), 0.0, 1.0)
-    return ratios, np.std(misses, axis=1, ddof=1) / np.sqrt(GROUPS)
+    return np.array([np.bincount(group, ~hits(max(1.0, round(size * share))), GROUPS) / expected for size in sizes.tolist()])
 
 
 def _hits(accesses: Accesses, distinct: int, policy: Policy, *, scale: float = 1.0) -> Callable[[float], npt.NDArray[np.bool_]]:

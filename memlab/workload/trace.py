@@ -6,8 +6,8 @@ Three forms, all parquet, told apart by their columns:
   of the recorded form may stand beside it: times allow a time to live, `reads` false marks writes, which make what they write
   stale, sizes say what an entry takes.
 - **arrivals**: `at_s` (seconds, ascending), and whatever else; when calls came, and nothing of what they asked.
-- **recorded**: what memlab itself writes. Never content: hashes are keyed with a secret that is drawn for each trace and kept
-  nowhere, so that two traces cannot be joined and no text can be tried out against one.
+- **recorded**: memlab's own form. Never content: hashes are keyed with a secret that is drawn for each trace and kept nowhere, so
+  that two traces cannot be joined and no text can be tried out against one.
 
 | column of the recorded form | type | what it holds |
 |---|---|---|
@@ -61,7 +61,7 @@ RECORDED = pl.Schema(_COLUMNS)
 
 _MAY_BE_NULL = {"ttl_s"}
 _NONNEGATIVE = ("took_ns", "request_bytes", "answer_bytes", "ttl_s")
-_FITS = "give a parquet file with a column key, a column at_s, or the columns that `memlab trace record` writes"
+_FITS = "give a parquet file with a column key, a column at_s, or all columns of a recorded trace"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -130,7 +130,7 @@ def test_samples_are_near_and_say_how_near(policy):
         near = miss_ratio_curve(Accesses(keys), sizes, policy=policy, sample=0.2, seed=seed)
         assert np.abs(near.hit_ratio - exact.hit_ratio).max() < 0.03
         inside += int(((near.low <= exact.hit_ratio) & (exact.hit_ratio <= near.high)).sum())
-    assert inside >= 14  # of 20
+    assert inside >= 17  # of 20
 
 
 def test_a_sample_is_a_seeds():
