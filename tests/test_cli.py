@@ -1,6 +1,9 @@
 """The commands: help at once, one line for whatever goes wrong, exit codes that scripts can rely on."""
 
 import inspect
+import json
+import os
+import signal
 import subprocess
 import sys
 
@@ -9,6 +12,7 @@ from typer.main import get_command
 
 from memlab import cli, errors
 from memlab.cli import app, main, sweep
+from memlab.operations import operations
 
 COMMANDS = sorted(get_command(app).commands)
 
@@ -44,6 +48,14 @@ def test_every_command_has_help_with_an_example(name, capsys):
         (["sweep", "x.yaml", "--jobs", "0"], "--jobs"),
         (["sweep", "no/such.yaml"], "no params file 'no/such.yaml'"),
         (["sweep", "x.yaml", "-p"], "-p"),
+        (["load"], "--rate for an open loop, or --clients"),
+        (["load", "--rate", "9", "--clients", "9"], "not both"),
+        (["load", "--rate", "0"], "--rate"),
+        (["load", "--clients", "9", "--arrivals", "constant"], "--arrivals is for an open loop"),
+        (["load", "--rate", "9", "--arrivals", "sometimes"], "constant, poisson, or a trace"),
+        (["load", "--rate", "9", "--workload", "no/such.yaml"], "no workload file 'no/such.yaml'"),
+        (["load", "--rate", "9", "--json", "no/such/folder.json"], "a folder that is there"),
+        (["load", "--arrivals", "no/such.parquet", "--duration", "1"], "no trace 'no/such.parquet'"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(capsys, arguments, told):
@@ -86,6 +98,43 @@ def test_ctrl_c_is_one_line_and_exit_code_130(monkeypatch, capsys, said, told):
     monkeypatch.setattr("memlab.experiment.sweep.Sweep.load", interrupt)
     assert main(["sweep", "x.yaml"]) == 130
     assert capsys.readouterr().err == f"memlab: {told}\n"
+
+
+def test_load_answers_in_json_alone(root, tmp_path, monkeypatch, capsys):
+    """`--json -` leaves standard output to programs: the figures under their agreed names."""
+    monkeypatch.chdir(tmp_path)
+    given = ["load", "--clients", "4", "--duration", "0.5", "--warm-up", "0.1", "--memories", "120", "--json", "-"]
+    assert main(given) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert {"throughput_per_s", "failure_ratio", "p50_ms", "p95_ms", "p99_ms"} <= set(told["summary"])
+    assert told["summary"]["p99_ms"] is None or told["summary"]["samples"] >= 1_000
+    assert set(told["by_operation"]) <= {one.name for one in operations()}
+    assert told["checks"]["holds"] is True
+    assert (tmp_path / "results" / told["run"] / "samples.parquet").is_file()
+
+
+def test_load_stops_at_ctrl_c_and_reports(root, tmp_path):
+    """A load of an hour that is interrupted ends with its figures, marked as cut short, and what it acknowledged is there."""
+    command = [sys.executable, "-m", "memlab.cli", "load", "--clients", "2", "--duration", "3600", "--memories", "120"]
+    running = subprocess.Popen(
+        [*command, "--json", "-"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=beside(root)
+    )
+    try:
+        for line in running.stderr:
+            if line.startswith("sending"):
+                break
+        running.send_signal(signal.SIGINT)
+        out, _ = running.communicate(timeout=120)
+    finally:
+        running.kill()
+    told = json.loads(out)
+    assert running.returncode == 0
+    assert told["summary"]["cut_short"] is True
+    assert told["checks"]["holds"] is True
+
+
+def beside(root):
+    return os.environ | {"PYTHONPATH": str(root)}
 
 
 def test_a_command_keeps_its_signature():

@@ -7,13 +7,14 @@ time: a stall is charged to everyone it delayed. In a closed loop each client wa
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import dataclasses
 import itertools
 import selectors
 import threading
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,7 @@ T = TypeVar("T")
 _LEAD_NS = 2_000_000  # between setting up and the first call
 _YIELD_EVERY = 32  # calls sent in a row by a driver that is behind, before answers get a turn
 _PATIENCE_S = 1.0  # beyond the deadline, for an engine that does not keep it
+_LOOK_S = 0.1  # between two looks at whether to stop, for a driver that has nothing to send
 
 
 class Execute(Protocol):
@@ -47,6 +49,7 @@ class Counter(Protocol):
     def expect(self, due_ns: npt.NDArray[np.int64] | None, start_ns: int, end_ns: int) -> None: ...
     def sent(self) -> None: ...
     def finished(self) -> None: ...
+    def cut(self) -> None: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Lane:
     """What is sent to one engine in one go.
 
     Attributes:
-        calls: in the order of sending; a closed loop begins again at their end.
+        calls: in the order of sending; at their end they begin again.
         due_s: when each is due; None for a closed loop.
         clients: of a closed loop.
         warm_up_s: from the beginning; samples of calls due before it are marked.
@@ -62,6 +65,7 @@ class Lane:
         deadline_s: from when a call is due; later answers are of no use.
         max_outstanding: calls awaited at once in an open loop; more are refused by the driver, and count as such.
         judged: positions in *calls* whose answers are kept.
+        ramp_s: over which the clients of a closed loop begin, evenly; 0 for all at once.
     """
 
     calls: Sequence[Call]
@@ -72,15 +76,16 @@ class Lane:
     deadline_s: float = 5.0
     max_outstanding: int = 20_000
     judged: frozenset[int] = frozenset()
+    ramp_s: float = 0.0
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Sent:
     """One call with what became of it.
 
     Attributes:
         position: in the lane's calls.
-        value: the answer, of judged calls alone.
+        value: the answer, of judged calls alone; for a sink, of all.
     """
 
     position: int
@@ -93,31 +98,56 @@ class Driven:
     """What a lane brought.
 
     Attributes:
-        sent: in the order of answers.
+        sent: in the order of answers; empty where a sink took them.
         start_ns, end_ns: the measured time.
+        cut_short: it was told to stop before its end.
     """
 
     sent: list[Sent]
     start_ns: int
     end_ns: int
+    cut_short: bool = False
+
+
+Sink: TypeAlias = Callable[[Sent], object]
 
 
 async def drive(
-    execute: Execute, lane: Lane, counter: Counter, *, setting: str = "candidate", repeat: int = 0, clock: Clock = SYSTEM
+    execute: Execute,
+    lane: Lane,
+    counter: Counter,
+    *,
+    setting: str = "candidate",
+    repeat: int = 0,
+    clock: Clock = SYSTEM,
+    sink: Sink | None = None,
+    stop: asyncio.Event | None = None,
 ) -> Driven:
     """Send a lane's calls and return every one with its outcome.
 
     Args:
         counter: told of calls and answers, for Little's law.
         setting, repeat: for the samples.
+        sink: takes each call when it is answered; without one they are kept in memory.
+        stop: once set, nothing more is sent, and what was sent is waited for.
     Raises:
         Exception: whatever *execute* raises beside `MemlabError`; nothing goes on then.
     """
-    return await _Driver(execute, lane, counter, setting, repeat, clock).run()
+    return await _Driver(execute, lane, counter, setting, repeat, clock, sink, stop).run()
 
 
 class _Driver:
-    def __init__(self, execute: Execute, lane: Lane, counter: Counter, setting: str, repeat: int, clock: Clock) -> None:
+    def __init__(
+        self,
+        execute: Execute,
+        lane: Lane,
+        counter: Counter,
+        setting: str,
+        repeat: int,
+        clock: Clock,
+        sink: Sink | None,
+        stop: asyncio.Event | None,
+    ) -> None:
         self._execute = execute
         self._lane = lane
         self._counter = counter
@@ -128,6 +158,10 @@ class _Driver:
         self._deadline_ns = round(lane.deadline_s * 1e9)
         self._tasks: set[asyncio.Task[None]] = set()
         self._sent: list[Sent] = []
+        self._sink = sink
+        self._take: Sink = sink if sink is not None else self._sent.append
+        self._stop = stop
+        self._cut = False
         self._giving_up = False
         self._failure: Exception | None = None
         self._origin = self._now() + _LEAD_NS
@@ -153,28 +187,44 @@ class _Driver:
             await asyncio.wait(self._tasks)
         if self._failure is not None:
             raise self._failure
-        return Driven(self._sent, self._start, self._end)
+        return Driven(self._sent, self._start, self._end, self._cut)
+
+    def _is_over(self) -> bool:
+        """Return whether nothing more is to be sent: something broke, or somebody said stop."""
+        if self._stop is not None and self._stop.is_set() and not self._cut:
+            self._cut = True
+            self._end = max(min(self._end, self._now()), self._start)
+            self._counter.cut()
+        return self._cut or self._failure is not None
+
+    async def _wait_until(self, moment_ns: int) -> None:
+        while (wait := moment_ns - self._now()) > 0 and not self._is_over():  # noqa: ASYNC110  its end is not an event's
+            await asyncio.sleep(min(wait * 1e-9, _LOOK_S))
 
     async def _send_when_due(self, due_ns: list[int]) -> None:
-        for position, due in enumerate(due_ns):
-            wait = due - self._now()
-            if wait > 0:
-                await asyncio.sleep(wait * 1e-9)
-            elif position % _YIELD_EVERY == 0:
+        distinct = len(self._lane.calls)
+        for number, due in enumerate(due_ns):
+            if due > self._now():
+                await self._wait_until(due)
+            elif number % _YIELD_EVERY == 0:
                 await asyncio.sleep(0)
-            if self._failure is not None:
+            if self._is_over():
                 return
+            position = number % distinct
             if len(self._tasks) >= self._lane.max_outstanding:
                 self._finish(position, due, self._now(), "refused", "driver_full")
             else:
                 self._begin(self._ask(position, due))
 
     async def _send_in_turn(self) -> None:
-        await asyncio.sleep((self._origin - self._now()) * 1e-9)
+        await self._wait_until(self._origin)
         positions = itertools.cycle(range(len(self._lane.calls)))
-        for _ in range(self._lane.clients):
+        clients = self._lane.clients
+        for number in range(clients):
+            if self._lane.ramp_s:
+                await self._wait_until(self._origin + round(self._lane.ramp_s * 1e9 * number / clients))
             self._begin(self._ask_in_turn(positions))
-        await asyncio.sleep((self._end - self._now()) * 1e-9)
+        await self._wait_until(self._end)
 
     def _begin(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(coroutine)
@@ -182,7 +232,7 @@ class _Driver:
         task.add_done_callback(self._tasks.discard)
 
     async def _ask_in_turn(self, positions: Iterator[int]) -> None:
-        while (now := self._now()) < self._end and self._failure is None:
+        while (now := self._now()) < self._end and not self._is_over():
             self._counter.sent()
             await self._ask(next(positions), now)
             await asyncio.sleep(0)  # an answer from memory never suspends, and would keep the other clients waiting
@@ -229,8 +279,8 @@ class _Driver:
             warm_up=due < self._start,
             phases=None if response is None else response.phases,
         )
-        value = response.value if response is not None and position in self._lane.judged else None
-        self._sent.append(Sent(position, sample, value))
+        keeps = self._sink is not None or position in self._lane.judged
+        self._take(Sent(position, sample, response.value if response is not None and keeps else None))
 
 
 def outcome_of(error: MemlabError) -> Outcome:
@@ -271,11 +321,15 @@ async def driver_cost(call: Call, counter: Counter, *, calls: int = 2_000, clock
     return DriverCost(call_us, 1e6 / call_us)
 
 
-def run_in_own_loop(coroutine: Coroutine[Any, Any, T]) -> T:
+def run_in_own_loop(coroutine: Coroutine[Any, Any, T], on_interrupt: Callable[[], object] | None = None) -> T:
     """Run *coroutine* on a loop of its own in a thread of its own, and return its result.
 
     A notebook's kernel has a loop already. And asyncio's usual selector rounds waits up to whole milliseconds, which would
     delay every call of an open loop by half a millisecond; `select` takes microseconds.
+
+    Args:
+        on_interrupt: called in the loop at the first Ctrl-C, which then only asks the coroutine to come to its end; a second one
+            cancels it, as the first does without this.
     """
     result: Future[T] = Future()
     ready: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[T]]] = Future()
@@ -296,7 +350,13 @@ def run_in_own_loop(coroutine: Coroutine[Any, Any, T]) -> T:
     thread = threading.Thread(target=work, name="memlab-driver")
     thread.start()
     try:
-        return result.result()
+        try:
+            return _wait_for(result)
+        except KeyboardInterrupt:
+            if on_interrupt is None or result.done():
+                raise
+            ready.result()[0].call_soon_threadsafe(on_interrupt)
+            return _wait_for(result)
     except BaseException:
         if not result.done():  # Ctrl-C: let the loop close what it opened
             loop, task = ready.result()
@@ -304,3 +364,10 @@ def run_in_own_loop(coroutine: Coroutine[Any, Any, T]) -> T:
         raise
     finally:
         thread.join()
+
+
+def _wait_for(result: Future[T]) -> T:
+    """Return the result when it is there. A thread that waits without an end may never learn of a Ctrl-C."""
+    while not result.done():
+        concurrent.futures.wait([result], timeout=_LOOK_S)
+    return result.result()

@@ -46,7 +46,7 @@ class Bar(Progress):
             return
         before = f", {len(reused)} done before" if reused else ""
         total = sum(self._expected)
-        self._console.print(f"{self._title}: {len(self._expected)} to measure{before}, about {_shown(total)}")
+        self._console.print(f"{self._title}: {len(self._expected)} to measure{before}, about {shown(total)}")
         self._task = self._columns.add_task(self._title, total=total, points=f"0/{len(self._expected)}", left="")
         self._columns.start()
 
@@ -62,7 +62,7 @@ class Bar(Progress):
         pace = self._took_s / sum(self._expected[: self._finished]) if self._finished else 1.0
         left = max(sum(self._expected) - completed, 0.0) * pace / max(len(running_s), 1)
         points = f"{self._finished}/{len(self._expected)}"
-        self._columns.update(self._task, completed=completed, points=points, left=f"{_shown(left)} left")
+        self._columns.update(self._task, completed=completed, points=points, left=f"{shown(left)} left")
 
     def finish(self, point: Point, run: Run, took_s: float) -> None:
         """Say that a point is done, or failed."""
@@ -76,10 +76,10 @@ class Bar(Progress):
         self._columns.stop()
 
 
-def _shown(seconds: float) -> str:
+def shown(seconds: float) -> str:
     """Return a time in words short enough for a bar.
 
-    >>> _shown(42.4), _shown(200)
+    >>> shown(42.4), shown(200)
     ('42 s', '3 min 20 s')
     """
     whole = round(seconds)

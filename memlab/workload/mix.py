@@ -39,10 +39,12 @@ class Loaded:
     Attributes:
         sessions: the engine's id for every session of the corpus.
         ids: the engine's id for every row of `corpus.events`.
+        further: by session of the corpus and layer, ids of what else was stored.
     """
 
     sessions: Mapping[str, str]
     ids: Sequence[str]
+    further: Mapping[str, Mapping[str, Sequence[str]]] = dataclasses.field(default_factory=dict)
 
 
 class Mix:
@@ -115,16 +117,20 @@ class Mix:
 
     def _examples_of(self, label: str) -> Examples:
         if label not in self._examples:
-            rows = [row for row, session in enumerate(self._session_of) if session == label]
-            events = self._corpus.events[rows]
-            vectors = self._corpus.vectors
-            self._examples[label] = Examples(
-                ids={"episodic": [self._loaded.ids[row] for row in rows], "semantic": []},
-                contents=events["content"].head(1_000).to_list(),
-                tags=events["tags"].head(1_000).explode().unique().drop_nulls().sort().to_list(),
-                dimension=vectors.shape[1] if vectors is not None else 0,
-            )
+            self._examples[label] = examples_of(self._corpus, self._loaded, label)
         return self._examples[label]
+
+
+def examples_of(corpus: Corpus, loaded: Loaded, label: str) -> Examples:
+    """Return what exists in a loaded session, for the examples of operations."""
+    rows = [row for row, session in enumerate(corpus.events["session"].to_list()) if session == label]
+    events = corpus.events[rows]
+    return Examples(
+        ids={"episodic": [loaded.ids[row] for row in rows], "semantic": [], **loaded.further.get(label, {})},
+        contents=events["content"].head(1_000).to_list(),
+        tags=events["tags"].head(1_000).explode().unique().drop_nulls().sort().to_list(),
+        dimension=corpus.vectors.shape[1] if corpus.vectors is not None else 0,
+    )
 
 
 def event_parameters(event: Mapping[str, Any], vector: np.ndarray | None) -> dict[str, Any]:

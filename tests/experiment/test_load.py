@@ -25,7 +25,7 @@ class Counted:
 
     def __init__(self):
         self.expected = []
-        self.sent_count = self.finished_count = 0
+        self.sent_count = self.finished_count = self.cut_count = 0
 
     def expect(self, due_ns, start_ns, end_ns):
         self.expected.append((due_ns, start_ns, end_ns))
@@ -35,6 +35,9 @@ class Counted:
 
     def finished(self):
         self.finished_count += 1
+
+    def cut(self):
+        self.cut_count += 1
 
 
 class Engine:
@@ -221,6 +224,48 @@ def test_a_closed_loop_waits_for_its_answers(driven):
     assert counter.expected[0][0] is None
     assert counter.sent_count == counter.finished_count == len(result.sent)
     assert abs(Counter(one.operation for one in measured)["episodic.recall"] - len(measured) / 2) <= 3
+
+
+def test_clients_may_begin_one_after_the_other(driven):
+    """With a ramp the clients of a closed loop begin evenly over it, so that a thousand do not ask at once."""
+    result, _ = driven(Engine(service_s=10.0), Lane([READ], None, clients=4, duration_s=1.0, deadline_s=20.0, ramp_s=0.4))
+    started = sorted(one.sample.started_ns for one in result.sent)
+    assert np.diff(started).tolist() == pytest.approx([100_000_000] * 3, rel=0.001)
+
+
+@pytest.mark.parametrize("due", [np.arange(1_000) * 0.01, None])
+def test_a_stop_ends_the_sending(run_virtually, due):
+    """Once told to stop, an open and a closed loop send nothing more, wait for what was sent, and say so."""
+    clock, counter = ManualClock(), Counted()
+    engine = Engine(service_s=0.05)
+    lane = Lane([READ] * 7, due, clients=3, warm_up_s=0.1, duration_s=10.0)
+
+    async def stopped():
+        stop = asyncio.Event()
+        asyncio.get_running_loop().call_later(1.0, stop.set)
+        return await drive(engine.execute, lane, counter, clock=clock, stop=stop)
+
+    result = run_virtually(stopped(), clock)
+    assert result.cut_short
+    assert counter.cut_count == 1
+    assert (result.end_ns - result.start_ns) / 1e9 == pytest.approx(0.9, abs=0.02)
+    assert len(result.sent) == len(engine.calls) == pytest.approx(100 if due is not None else 60, abs=4)
+    assert {one.sample.outcome for one in result.sent} == {"ok"}
+
+
+def test_calls_come_again_where_more_are_due(driven):
+    """A long open loop need not hold a call for each arrival."""
+    result, _ = driven(Engine(), Lane([READ, WRITE], np.arange(5) * 0.1))
+    assert [one.position for one in result.sent] == [0, 1, 0, 1, 0]
+
+
+def test_a_sink_takes_every_answer(run_virtually):
+    """Nothing is kept in memory then, and each call comes with its answer."""
+    clock, counter, taken = ManualClock(), Counted(), []
+    lane = Lane([READ] * 3, np.arange(3) * 0.1)
+    result = run_virtually(drive(Engine().execute, lane, counter, clock=clock, sink=taken.append), clock)
+    assert result.sent == []
+    assert [one.value is not None for one in taken] == [True] * 3
 
 
 def test_clients_share_an_engine_that_never_suspends(run_virtually):

@@ -14,7 +14,7 @@ from memlab.measure.in_flight import InFlight
 
 @pytest.fixture
 def cells():
-    """Shared cells without a second process: sent, finished, due, and three due times."""
+    """Shared cells without a second process: sent, finished, due, cut short, and the due times."""
     shared = mmap.mmap(-1, 8 * 16)
     view = memoryview(shared).cast("q")
     yield view
@@ -25,8 +25,8 @@ def test_calls_count_from_when_they_are_due(cells):
     """In an open loop a call is in flight from its due time, sent or not, until it is finished."""
     cells[2] = 3
     for place, due in enumerate((100, 200, 300)):
-        cells[3 + place] = due
-    due = cells[3:6]
+        cells[4 + place] = due
+    due = cells[4:7]
     assert [in_flight._count(cells, due, now) for now in (50, 100, 250, 400)] == [0, 1, 2, 3]
     cells[1] = 2
     assert in_flight._count(cells, due, 400) == 1
@@ -35,7 +35,7 @@ def test_calls_count_from_when_they_are_due(cells):
 def test_calls_of_a_closed_loop_count_from_the_sending(cells):
     """Without due times, what was sent and is not finished is in flight."""
     cells[0], cells[1] = 7, 3
-    assert in_flight._count(cells, cells[3:3], 10**18) == 4
+    assert in_flight._count(cells, cells[4:4], 10**18) == 4
 
 
 def test_a_steady_count_is_its_own_mean(cells, monkeypatch):
@@ -47,6 +47,23 @@ def test_a_steady_count_is_its_own_mean(cells, monkeypatch):
     integral, covered = in_flight._sample(cells, 2_000, 50_000_000, random.Random(1))
     assert covered >= 49_000_000
     assert integral == 5 * covered
+
+
+def test_a_window_that_is_cut_short_ends_at_once(cells, monkeypatch):
+    """What was seen until then is the answer; before its beginning there is nothing to answer."""
+    now = [1_000]
+
+    def sleep(wait_s):
+        now[0] += round(wait_s * 1e9) + 1
+        cells[3] = now[0] > 20_000_000
+
+    monkeypatch.setattr(clock, "monotonic_ns", lambda: now[0])
+    monkeypatch.setattr(in_flight.time, "sleep", sleep)
+    cells[0] = 5
+    integral, covered = in_flight._sample(cells, 2_000, 10**15, random.Random(1))
+    assert integral == 5 * covered
+    assert 19_000_000 < covered < 30_000_000
+    assert in_flight._sample(cells, 10**15, 10**15, random.Random(1)) == (0, 0)
 
 
 def test_a_late_look_stands_for_the_time_around_it(cells, monkeypatch):
