@@ -51,6 +51,9 @@ def test_every_command_has_help_with_an_example(name, capsys):
         (["load"], "--rate for an open loop, or --clients"),
         (["load", "--rate", "9", "--clients", "9"], "not both"),
         (["load", "--rate", "0"], "--rate"),
+        (["load", "--find-rate"], "give --p99-ms"),
+        (["load", "--rate", "9", "--p99-ms", "9"], "give both"),
+        (["load", "--find-rate", "--p99-ms", "9", "--clients", "9"], "leave --clients"),
         (["load", "--clients", "9", "--arrivals", "constant"], "--arrivals is for an open loop"),
         (["load", "--rate", "9", "--arrivals", "sometimes"], "constant, poisson, or a trace"),
         (["load", "--rate", "9", "--workload", "no/such.yaml"], "no workload file 'no/such.yaml'"),
@@ -111,6 +114,17 @@ def test_load_answers_in_json_alone(root, tmp_path, monkeypatch, capsys):
     assert set(told["by_operation"]) <= {one.name for one in operations()}
     assert told["checks"]["holds"] is True
     assert (tmp_path / "results" / told["run"] / "samples.parquet").is_file()
+
+
+def test_load_finds_a_rate(tmp_path, capsys):
+    """`--find-rate` answers with a rate, its interval and the trials, and checks the memory afterwards as every load does."""
+    given = ["load", "--find-rate", "--p99-ms", "40", "--duration", "0.3", "--trials", "5", "--memories", "120", "--json", "-"]
+    assert main(given) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["summary"]["p99_target_ms"] == 40
+    assert {"rate_per_s", "low", "high", "converged"} <= set(told["summary"])
+    assert 1 <= len(told["trials"]) == told["summary"]["trials"] <= 5
+    assert told["checks"]["holds"] is True
 
 
 def test_load_stops_at_ctrl_c_and_reports(root, tmp_path):

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 _MIX = Path("params/mixes/everyday.yaml")
+_START_PER_S = 50.0
 
 
 def load(
@@ -15,7 +16,16 @@ def load(
         float | None, typer.Option(min=0.01, max=100_000, help="Open loop: calls a second that wait for no answer.")
     ] = None,
     clients: Annotated[int | None, typer.Option(min=1, max=10_000, help="Closed loop: callers that wait for answers.")] = None,
-    duration: Annotated[float, typer.Option(min=0.1, max=86_400, help="Measured seconds.")] = 60.0,
+    find_rate: Annotated[
+        bool, typer.Option("--find-rate", help="Search for the highest rate that keeps --p99-ms; --rate is where it begins.")
+    ] = False,
+    p99_ms: Annotated[
+        float | None, typer.Option(min=0.1, max=60_000, help="Of --find-rate: response time that 99 of 100 calls must keep.")
+    ] = None,
+    trials: Annotated[int, typer.Option(min=2, max=200, help="Of --find-rate: rates tried at most.")] = 40,
+    duration: Annotated[
+        float | None, typer.Option(min=0.1, max=86_400, help="Measured seconds: 60, or 5 of each trial.", show_default=False)
+    ] = None,
     arrivals: Annotated[
         str, typer.Option(metavar="constant|poisson|FILE", help="Of the open loop; FILE is a trace with a column at_s.")
     ] = "poisson",
@@ -43,23 +53,50 @@ def load(
     sending; what was measured until then is reported.
 
     Example: memlab load --rate 300 --duration 60 --json -
+    Or: memlab load --find-rate --p99-ms 50
     """
     from memlab.cli import output
-    from memlab.experiment import load_run, load_summary
+    from memlab.errors import validation
+    from memlab.experiment import load_run, load_summary, rate_trial
     from memlab.experiment.load_progress import Bar
     from memlab.settings import Settings
 
-    traffic = load_run.read_workload(
-        _mix_file(workload), _changes(rate, clients, duration, arrivals, memories, warm_up, deadline)
-    )
+    if find_rate and p99_ms is None:
+        raise validation("workload", "--find-rate needs a target: give --p99-ms, such as --p99-ms 50")
+    if find_rate and (clients is not None or arrivals not in ("constant", "poisson")):
+        raise validation("workload", "--find-rate sends open loops, poisson or constant; leave --clients and a trace out")
+    if p99_ms is not None and not find_rate:
+        raise validation("workload", "--p99-ms is the target of --find-rate; give both")
+    if find_rate:
+        changes = _changes(rate or _START_PER_S, None, duration or 5.0, arrivals, memories, warm_up, deadline)
+    else:
+        changes = _changes(rate, clients, duration or 60.0, arrivals, memories, warm_up, deadline)
+    traffic = load_run.read_workload(_mix_file(workload), changes)
     output.check(json)
+    mix_name = (workload or _MIX).stem
+    if find_rate and p99_ms is not None:
+        found = rate_trial.find_rate(
+            traffic,
+            Settings.load(settings),
+            p99_ms=p99_ms,
+            start_per_s=rate or _START_PER_S,
+            trials=trials,
+            seed=seed,
+            database=database,
+            mix_name=mix_name,
+            progress=Bar(),
+        )
+        output.write(json, found, lambda: rate_trial.as_text(found))
+        if found["checks"]["holds"] is not True:
+            raise typer.Exit(1)
+        return
     measured = load_run.run(
         traffic,
         Settings.load(settings),
         seed=seed,
         database=database,
         keep_in=results,
-        mix_name=(workload or _MIX).stem,
+        mix_name=mix_name,
         progress=Bar(),
     )
     output.write(json, measured.summary, lambda: load_summary.as_text(measured.summary))

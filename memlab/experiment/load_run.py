@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import contextlib
 import gc
 import math
 import random
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,10 +22,10 @@ from memlab.engine import Engine
 from memlab.errors import MemlabError, validation
 from memlab.experiment import results
 from memlab.experiment.comparison import corpus_of, load
-from memlab.experiment.quiet import quiet
-from memlab.experiment.load import Driven, DriverCost, Lane, Sent, drive, driver_cost, run_in_own_loop
+from memlab.experiment.load import Driven, DriverCost, Lane, Sent, Sink, drive, driver_cost, run_in_own_loop
 from memlab.experiment.load_summary import summarise
 from memlab.experiment.oracle import Checked, Oracle
+from memlab.experiment.quiet import quiet
 from memlab.experiment.results import Run
 from memlab.measure import clock, host
 from memlab.measure.in_flight import InFlight, in_flight
@@ -34,7 +35,7 @@ from memlab.settings import Settings
 from memlab.workload import arrivals, spec
 from memlab.workload.arrivals import Offsets
 from memlab.workload.corpus import Corpus
-from memlab.workload.mix import Loaded, Mix, examples_of
+from memlab.workload.mix import Call, Loaded, Mix, examples_of
 from memlab.workload.spec import Workload
 
 EXPERIMENT = "load"
@@ -133,25 +134,16 @@ def run(
     Raises:
         MemlabError: VALIDATION `database`: the file exists already; whatever opening or filling it raises.
     """
-    if database is not None and database.exists():
-        raise validation("database", f"database '{database}' exists already; a load fills a fresh one: give another name")
     if keep_in is not None:
         with results.writing(keep_in):
             keep_in.mkdir(parents=True, exist_ok=True)
     started = clock.now()
-    shown = progress or Silent()
-    with tempfile.TemporaryDirectory(prefix="memlab-load-", ignore_cleanup_errors=True) as folder, quiet():
-        load_run = _LoadRun(traffic, settings, seed, database or Path(folder) / "load.duckdb", shown)
-        try:
-            samples, summary = run_in_own_loop(load_run.run(), load_run.stop)
-        finally:
-            shown.end()
-    summary |= {"mix": mix_name, "settings": settings.to_dict(), "workload": traffic.to_dict(), "seed": seed}
-    summary |= {"host": host.host(), "libraries": host.libraries()}
-    kept = _keep(samples, summary, started.isoformat(), keep_in) if keep_in is not None else None
+    sending = _LoadRun(traffic, settings, seed, progress)
+    summary = sending.whole(database, mix_name)
+    kept = _keep(sending.samples, summary, started.isoformat(), keep_in) if keep_in is not None else None
     if kept is not None:
         summary["run"] = kept.id
-    return Measured(samples=samples, summary=summary, run=kept)
+    return Measured(samples=sending.samples, summary=summary, run=kept)
 
 
 def _keep(samples: pl.DataFrame, summary: dict[str, Any], started: str, folder: Path) -> Run:
@@ -184,99 +176,71 @@ def _keep(samples: pl.DataFrame, summary: dict[str, Any], started: str, folder: 
         return results.keep(place, made, folder)
 
 
-class _LoadRun:
-    def __init__(self, traffic: Workload, settings: Settings, seed: int, path: Path, progress: Progress) -> None:
+class FilledRun(abc.ABC):
+    """Fills a database, measures something on it, and looks for what was acknowledged meanwhile.
+
+    Args:
+        traffic: of whose mix and corpus it is.
+    """
+
+    def __init__(self, traffic: Workload, settings: Settings, seed: int, progress: Progress | None = None) -> None:
         self.traffic = traffic
         self.settings = settings
         self.seed = seed
-        self.path = path
-        self.progress = progress
+        self.progress = progress or Silent()
         self.corpus = corpus_of(traffic, seed)
-        self._stop = asyncio.Event()
-        self._recorder = Recorder()
-        self._failed = 0
+        self.stopping = asyncio.Event()
+        self._path = Path()
 
-    def stop(self) -> None:
-        """Send nothing more; called in the loop."""
-        self._stop.set()
+    @abc.abstractmethod
+    async def measure(self, engine: Engine, mix: Mix, oracle: Oracle, counter: InFlight) -> dict[str, Any]:
+        """Return what is found, `summary` among it; tell the oracle of every write."""
 
-    async def run(self) -> tuple[pl.DataFrame, dict[str, Any]]:
-        due_s = self._due()
+    def whole(self, database: Path | None, mix_name: str) -> dict[str, Any]:
+        """Do all of it and return what was found, with what was checked, and of what.
+
+        Raises:
+            MemlabError: VALIDATION `database`: the file exists already; whatever opening or filling it raises.
+        """
+        if database is not None and database.exists():
+            raise validation("database", f"database '{database}' exists already; a load fills a fresh one: give another name")
+        with tempfile.TemporaryDirectory(prefix="memlab-load-", ignore_cleanup_errors=True) as folder, quiet():
+            self._path = database or Path(folder) / "load.duckdb"
+            try:
+                found = run_in_own_loop(self._run(), self.stopping.set)
+            finally:
+                self.progress.end()
+        return found | {
+            "mix": mix_name,
+            "corpus": self.corpus.describe(),
+            "settings": self.settings.to_dict(),
+            "workload": self.traffic.to_dict(),
+            "seed": self.seed,
+            "host": host.host(),
+            "libraries": host.libraries(),
+        }
+
+    async def _run(self) -> dict[str, Any]:
         with in_flight() as counter:
             self.progress.begin("filling", None)
             engine = self._open(self.settings)
             try:
                 loaded, oracle = await self._fill(engine)
-                self._raise_if_stopped()
                 mix = Mix(self.corpus, loaded, self.traffic, self.seed)
-                calls = mix.calls(min(len(due_s), _CALLS) if due_s is not None else _CALLS, self.seed)
-                cost = await self._driver_cost(mix, counter)
-                engine.clear_cache()
-                lane = Lane(
-                    calls,
-                    due_s,
-                    clients=self.traffic.arrivals.clients or 1,
-                    warm_up_s=self.traffic.warm_up_s,
-                    duration_s=self.traffic.duration_s,
-                    deadline_s=self.traffic.deadline_s,
-                    ramp_s=self.traffic.warm_up_s / 2,
-                )
-
-                def take(one: Sent) -> None:
-                    self._recorder.add(one.sample)
-                    self._failed += one.sample.outcome != "ok"
-                    oracle.note(calls[one.position], one.sample.outcome, one.value)
-
                 self._raise_if_stopped()
-                with _collected():
-                    driven, mean = await self._drive(engine, lane, counter, take)
-                statistics = engine.statistics()
+                found = await self.measure(engine, mix, oracle, counter)
             finally:
                 await engine.aclose()
-        samples = _in_parts(self._recorder.to_polars(), driven, self.traffic.deadline_s)
         checked, failed = await self._check(oracle)
-        summary = summarise(
-            samples,
-            start_ns=0,
-            end_ns=driven.end_ns - driven.start_ns,
-            parts=PARTS,
-            driver=cost,
-            in_flight=None if math.isnan(mean) else mean,
-            cut_short=driven.cut_short,
-            cached=self.settings.cache is not None,
-            batched=self.settings.batch is not None,
-            open_loop=due_s is not None,
-        )
-        summary["summary"]["checks_hold"] = checked.holds if checked is not None else None
-        summary["checks"] = checked.to_dict() if checked is not None else {"holds": None, "failed": failed}
-        summary["corpus"] = self.corpus.describe()
-        summary["statistics"] = statistics
-        return samples, summary
-
-    async def _drive(self, engine: Engine, lane: Lane, counter: InFlight, take: Callable[[Sent], object]) -> tuple[Driven, float]:
-        total_s = self.traffic.warm_up_s + self.traffic.duration_s
-        began = clock.monotonic_ns()
-        self.progress.begin("sending", total_s)
-
-        async def tell() -> None:
-            while True:
-                await asyncio.sleep(_TICK_S)
-                spent_s = (clock.monotonic_ns() - began) / 1e9
-                self.progress.update(min(spent_s, total_s), len(self._recorder), self._failed)
-
-        telling = asyncio.ensure_future(tell())
-        try:
-            driven = await drive(engine.execute, lane, counter, sink=take, stop=self._stop)
-        finally:
-            telling.cancel()
-        return driven, counter.mean()
+        found["summary"]["checks_hold"] = checked.holds if checked is not None else None
+        return found | {"checks": checked.to_dict() if checked is not None else {"holds": None, "failed": failed}}
 
     def _raise_if_stopped(self) -> None:
-        if self._stop.is_set():
+        if self.stopping.is_set():
             raise KeyboardInterrupt("interrupted before anything was measured")
 
     def _open(self, settings: Settings) -> Engine:
-        return Engine.open(self.path, settings, embedder_of(self.corpus.embedder))
+        return Engine.open(self._path, settings, embedder_of(self.corpus.embedder))
 
     async def _fill(self, engine: Engine) -> tuple[Loaded, Oracle]:
         """Store the corpus, whatever else the mix asks for, and the canaries."""
@@ -303,14 +267,71 @@ class _LoadRun:
         finally:
             await engine.aclose()
 
-    async def _driver_cost(self, mix: Mix, counter: InFlight) -> DriverCost:
-        costs = []
-        (call,) = mix.calls(1, self.seed)
-        for _ in range(3):
-            costs.append(await driver_cost(call, counter, calls=5_000))
-            counter.mean()
-        mix.rewind()
-        return sorted(costs, key=lambda cost: cost.call_us)[1]
+
+class _LoadRun(FilledRun):
+    """Sends the traffic once."""
+
+    def __init__(self, traffic: Workload, settings: Settings, seed: int, progress: Progress | None) -> None:
+        super().__init__(traffic, settings, seed, progress)
+        self.samples = pl.DataFrame()
+        self._due_s = self._due()
+        self._recorder = Recorder()
+        self._failed = 0
+
+    async def measure(self, engine: Engine, mix: Mix, oracle: Oracle, counter: InFlight) -> dict[str, Any]:
+        """Send the traffic and return its figures."""
+        due_s = self._due_s
+        calls = mix.calls(min(len(due_s), _CALLS) if due_s is not None else _CALLS, self.seed)
+        cost = await _driver_cost(calls[0], counter)
+        engine.clear_cache()
+        lane = Lane(
+            calls,
+            due_s,
+            clients=self.traffic.arrivals.clients or 1,
+            warm_up_s=self.traffic.warm_up_s,
+            duration_s=self.traffic.duration_s,
+            deadline_s=self.traffic.deadline_s,
+            ramp_s=self.traffic.warm_up_s / 2,
+        )
+
+        def take(one: Sent) -> None:
+            self._recorder.add(one.sample)
+            self._failed += one.sample.outcome != "ok"
+            oracle.note(calls[one.position], one.sample.outcome, one.value)
+
+        with collected():
+            driven, mean = await self._drive(engine, lane, counter, take)
+        self.samples = _in_parts(self._recorder.to_polars(), driven, self.traffic.deadline_s)
+        return summarise(
+            self.samples,
+            start_ns=0,
+            end_ns=driven.end_ns - driven.start_ns,
+            parts=PARTS,
+            driver=cost,
+            in_flight=None if math.isnan(mean) else mean,
+            cut_short=driven.cut_short,
+            cached=self.settings.cache is not None,
+            batched=self.settings.batch is not None,
+            open_loop=due_s is not None,
+        ) | {"statistics": engine.statistics()}
+
+    async def _drive(self, engine: Engine, lane: Lane, counter: InFlight, take: Sink) -> tuple[Driven, float]:
+        total_s = self.traffic.warm_up_s + self.traffic.duration_s
+        began = clock.monotonic_ns()
+        self.progress.begin("sending", total_s)
+
+        async def tell() -> None:
+            while True:
+                await asyncio.sleep(_TICK_S)
+                spent_s = (clock.monotonic_ns() - began) / 1e9
+                self.progress.update(min(spent_s, total_s), len(self._recorder), self._failed)
+
+        telling = asyncio.ensure_future(tell())
+        try:
+            driven = await drive(engine.execute, lane, counter, sink=take, stop=self.stopping)
+        finally:
+            telling.cancel()
+        return driven, counter.mean()
 
     def _due(self) -> Offsets | None:
         total_s = self.traffic.warm_up_s + self.traffic.duration_s
@@ -323,6 +344,15 @@ class _LoadRun:
             case "trace":
                 return arrivals.replay(arrivals.read_trace(made.path or ""), total_s, self.seed, rate_per_s=made.rate_per_s)
         return None
+
+
+async def _driver_cost(call: Call, counter: InFlight) -> DriverCost:
+    """Return the median of three."""
+    costs = []
+    for _ in range(3):
+        costs.append(await driver_cost(call, counter, calls=5_000))
+        counter.mean()
+    return sorted(costs, key=lambda cost: cost.call_us)[1]
 
 
 async def fill_layers(engine: Engine, corpus: Corpus, loaded: Loaded, mix: Mapping[str, float], seed: int) -> Loaded:
@@ -374,7 +404,7 @@ def _in_parts(samples: pl.DataFrame, driven: Driven, deadline_s: float) -> pl.Da
 
 
 @contextlib.contextmanager
-def _collected() -> Iterator[None]:
+def collected() -> Iterator[None]:
     """Keep what is set up out of the collector's way: it need not look through it in the middle of a load."""
     gc.collect()
     gc.freeze()

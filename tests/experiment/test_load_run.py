@@ -91,26 +91,14 @@ def test_a_stop_ends_the_sending_and_keeps_the_figures(mixes):
 
     class Stopping(load_run.Silent):
         def update(self, spent_s, answered, failed):
-            made.stop()
+            sending.stopping.set()
 
-    made = None
-    real = load_run._LoadRun
-
-    class Caught(real):
-        def __init__(self, *given):
-            nonlocal made
-            super().__init__(*given)
-            made = self
-
-    load_run._LoadRun = Caught
-    try:
-        measured = load_run.run(traffic, Settings(), progress=Stopping())
-    finally:
-        load_run._LoadRun = real
-    assert measured.summary["summary"]["cut_short"] is True
-    assert 0 < measured.summary["summary"]["seconds"] < 600
-    assert measured.summary["summary"]["samples"] > 0
-    assert measured.summary["checks"]["holds"] is True
+    sending = load_run._LoadRun(traffic, Settings(), 1, Stopping())
+    whole = sending.whole(None, "everyday")
+    assert whole["summary"]["cut_short"] is True
+    assert 0 < whole["summary"]["seconds"] < 600
+    assert whole["summary"]["samples"] > 0
+    assert whole["checks"]["holds"] is True
 
 
 def test_an_existing_database_is_not_filled(tmp_path, mixes):
