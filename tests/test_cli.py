@@ -12,6 +12,7 @@ from typer.main import get_command
 
 from memlab import cli, errors
 from memlab.cli import app, main, sweep
+from memlab.experiment.run_comparison import Comparison
 from memlab.operations import operations
 
 COMMANDS = sorted(get_command(app).commands)
@@ -48,6 +49,9 @@ def test_every_command_has_help_with_an_example(name, capsys):
         (["sweep", "x.yaml", "--jobs", "0"], "--jobs"),
         (["sweep", "no/such.yaml"], "no params file 'no/such.yaml'"),
         (["sweep", "x.yaml", "-p"], "-p"),
+        (["compare", "x/1"], "Missing argument"),
+        (["compare", "x/1", "x/2"], "no run 'x/1'"),
+        (["compare", "x/1", "x/2", "--floor", "x/3"], "twice or more"),
         (["load"], "--rate for an open loop, or --clients"),
         (["load", "--rate", "9", "--clients", "9"], "not both"),
         (["load", "--rate", "0"], "--rate"),
@@ -101,6 +105,21 @@ def test_ctrl_c_is_one_line_and_exit_code_130(monkeypatch, capsys, said, told):
     monkeypatch.setattr("memlab.experiment.sweep.Sweep.load", interrupt)
     assert main(["sweep", "x.yaml"]) == 130
     assert capsys.readouterr().err == f"memlab: {told}\n"
+
+
+@pytest.mark.parametrize(
+    ("verdict", "code"), [("worse", 1), ("better", 0), ("no difference", 0), ("inconclusive", 0), ("unlike hosts", 0)]
+)
+def test_a_gate_fires_on_worse_alone(monkeypatch, capsys, verdict, code):
+    """What is inconclusive is said, and does not fail a build; without --gate nothing does."""
+    compared = Comparison(first="a/1", second="a/2", verdict=verdict, why="", figures=())
+    monkeypatch.setattr("memlab.experiment.run_comparison.find", lambda results, given: None)
+    monkeypatch.setattr("memlab.experiment.run_comparison.compare_runs", lambda *runs: compared)
+    assert main(["compare", "a/1", "a/2", "--gate", "--json", "-"]) == code
+    told = capsys.readouterr()
+    assert told.err == f"gate: {verdict}\n"
+    assert json.loads(told.out)["verdict"] == verdict
+    assert main(["compare", "a/1", "a/2"]) == 0
 
 
 def test_load_answers_in_json_alone(root, tmp_path, monkeypatch, capsys):
