@@ -553,27 +553,35 @@ def _watched(limit: int, events: int) -> Plan[tuple[Sequence[tuple[Trigger, str]
         return (), None, 0, 0
     begin = max([origin_of("prospective.trigger", triggers[0].id), *(origin_of("episodic", one.through) for one in watch)])
     new, vectors, remaining = yield Ahead(Following("episodic", events, begin))
+    if not new:
+        return (), None, 0, remaining
     # After the events: a trigger that is missing here was registered after all of them.
     triggers, wanted, _ = yield Ahead(Following("prospective.trigger", MAX_WATCHING, filter=waiting))
-    alike = vectors @ wanted.T if len(new) and len(triggers) else np.zeros((len(new), len(triggers)), np.float32)
     matches: list[tuple[Trigger, str]] = []
     taken: set[str] = set()
-    for place, event in enumerate(new):
-        for column, trigger in enumerate(triggers):
-            if trigger.id in taken or not _matches(trigger, event, float(alike[place, column])):
-                continue
-            if len(matches) == limit:  # this event is looked at again
-                return matches, new[place - 1].id if place else None, place, remaining + len(new) - place
-            taken.add(trigger.id)
-            matches.append((trigger, event.id))
-    return matches, new[-1].id if new else None, len(new), remaining
+    for place, column in _candidates(new, vectors, triggers, wanted):
+        event, trigger = new[place], triggers[column]
+        if trigger.id in taken or not set(trigger.tags) <= set(event.tags):
+            continue
+        if len(matches) == limit:  # this event is looked at again
+            return matches, new[place - 1].id if place else None, place, remaining + len(new) - place
+        taken.add(trigger.id)
+        matches.append((trigger, event.id))
+    return matches, new[-1].id, len(new), remaining
 
 
-def _matches(trigger: Trigger, event: Event, cosine: float) -> bool:
-    if origin_of("episodic", event.id) < origin_of("prospective.trigger", trigger.id):
-        return False
+def _candidates(
+    events: Sequence[Event], vectors: np.ndarray, triggers: Sequence[Trigger], wanted: np.ndarray
+) -> list[tuple[int, int]]:
+    """Return (place of the event, place of the trigger) where the event is later and alike, in the order of the events."""
+    if not triggers:
+        return []
     # Vectors are float32, so equal ones may come out a hair below 1.
-    return set(trigger.tags) <= set(event.tags) and (trigger.similarity is None or cosine >= trigger.similarity - 1e-6)
+    least = np.array([-np.inf if one.similarity is None else one.similarity - 1e-6 for one in triggers], np.float32)
+    stored = np.array([origin_of("episodic", one.id) for one in events], np.int64)
+    registered = np.array([origin_of("prospective.trigger", one.id) for one in triggers], np.int64)
+    alike = (vectors @ wanted.T >= least) & (stored[:, None] > registered)
+    return [(place, column) for place, column in np.argwhere(alike).tolist()]
 
 
 # --- what the operations share -----------------------------------------------------------------------------------------

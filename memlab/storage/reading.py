@@ -548,6 +548,8 @@ class Reader:
             seqs = self._indexes.directory.column("seq")[self.select(session, demand.layer, demand.filter)]
         seqs = seqs[np.searchsorted(seqs, demand.after, side="right") :]
         chosen = seqs[: demand.limit].tolist()
+        if not chosen:
+            return [], np.zeros((0, self._database.dimension), np.float32), 0
         known, vectors = self._indexes.stored_vectors(chosen)
         rows = self._rows.fetch(known.tolist(), Phases())
         values: list[Value] = []

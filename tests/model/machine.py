@@ -973,7 +973,8 @@ class MemoryMachine(RuleBasedStateMachine):
 
     def holds(self, session: str) -> int:
         """Return how many memories a session holds."""
-        return sum(len(self.reference.living(session, layer)) for layer in ("episodic", "semantic"))
+        own = sum(len(self.reference.living(session, layer)) for layer in ("episodic", "semantic"))
+        return own + sum(part.holds(session) for part in self.reference.parts)
 
     @rule(who=picks)
     def export(self, who: int) -> None:
@@ -999,6 +1000,7 @@ class MemoryMachine(RuleBasedStateMachine):
                     one["memory"]["content"],
                 )
                 for one in exported
+                if one["layer"] in ("episodic", "semantic")
             )
             assert found == pair[1]
 
