@@ -419,37 +419,45 @@ def analyze_patterns(limit: Limit = 20) -> Plan[Table[Pattern]]:
     tags = [set(event.tags) for event in events]
     words = [{word for word in split(event.content) if len(word) > 2 and stem(word)} for event in events]
     parts = [{PARTS_OF_DAY[event.occurred_at.hour // 6]} for event in events]
-    found = [*_together("tags", tags, tags), *_together("time", tags, parts), *_together("words", words, words)]
+    found = [
+        *_together("tags", tags, tags, limit),
+        *_together("time", tags, parts, limit),
+        *_together("words", words, words, limit),
+    ]
     found.sort(key=lambda pattern: (-round(pattern.support * pattern.pmi, 12), pattern.kind, pattern.first, pattern.second))
     return Table(found[:limit])
 
 
-def _together(kind: Literal["tags", "time", "words"], ones: Sequence[set[str]], others: Sequence[set[str]]) -> list[Pattern]:
-    """Return the pairs of a thing in *ones* and a thing in *others* that meet in an event more often than chance has it."""
+def _together(
+    kind: Literal["tags", "time", "words"], ones: Sequence[set[str]], others: Sequence[set[str]], limit: int
+) -> list[Pattern]:
+    """Return the first pairs of a thing in *ones* and a thing in *others* that meet in an event more often than chance has it."""
     first, rows = _incidence(ones)
     second, columns = (first, rows) if others is ones else _incidence(others)
-    meeting = rows.T @ columns
-    by_first, by_second = rows.sum(axis=0), columns.sum(axis=0)
+    meeting = (rows.T @ columns).astype(np.float64)
+    by_first, by_second = rows.sum(axis=0, dtype=np.float64), columns.sum(axis=0, dtype=np.float64)
     if others is ones:
         meeting = np.triu(meeting, k=1)
-    found = []
-    for place, other in np.argwhere(meeting >= LEAST_TOGETHER).tolist():
-        lift = float(meeting[place, other] * len(ones) / (by_first[place] * by_second[other]))
-        if lift > 1.0 + 1e-9:
-            count = int(meeting[place, other])
-            pair = (first[place], second[other])
-            found.append(
-                Pattern(
-                    kind=kind,
-                    first=pair[0],
-                    second=pair[1],
-                    events=count,
-                    support=count / len(ones),
-                    lift=lift,
-                    pmi=float(np.log2(lift)),
-                )
-            )
-    return found
+    if not meeting.size:
+        return []
+    lifts = meeting * len(ones) / np.outer(by_first, by_second)
+    places = np.argwhere((meeting >= LEAST_TOGETHER) & (lifts > 1.0 + 1e-9))
+    chosen = lifts[places[:, 0], places[:, 1]]
+    # Names are in the order of the alphabet and so are their places: ties need no more.
+    weights = np.round(meeting[places[:, 0], places[:, 1]] / len(ones) * np.log2(chosen), 12)
+    order = np.lexsort((places[:, 1], places[:, 0], -weights))[:limit]
+    return [
+        Pattern(
+            kind=kind,
+            first=first[place],
+            second=second[other],
+            events=int(meeting[place, other]),
+            support=float(meeting[place, other]) / len(ones),
+            lift=float(lifts[place, other]),
+            pmi=float(np.log2(lifts[place, other])),
+        )
+        for place, other in places[order].tolist()
+    ]
 
 
 def _incidence(sets: Sequence[set[str]]) -> tuple[list[str], np.ndarray]:
@@ -458,7 +466,7 @@ def _incidence(sets: Sequence[set[str]]) -> tuple[list[str], np.ndarray]:
     often = [thing for thing, count in counts.items() if count >= LEAST_TOGETHER]
     names = sorted(sorted(often, key=lambda thing: (-counts[thing], thing))[:PATTERN_ITEMS])
     places = {name: place for place, name in enumerate(names)}
-    matrix = np.zeros((len(sets), len(names)), np.float32)
+    matrix = np.zeros((len(sets), len(names)), np.float32)  # float32 counts exactly up to 16 million
     for row, things in enumerate(sets):
         matrix[row, [places[thing] for thing in things if thing in places]] = 1.0
     return names, matrix

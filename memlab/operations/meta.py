@@ -19,7 +19,7 @@ from memlab.measure import clock
 from memlab.operations.consolidation import WAITING, Recommendation
 from memlab.operations.parameters import Limit, Tag
 from memlab.operations.registry import operation
-from memlab.storage.demands import Columns, Count, Filter, Page, Plan, TopicCounts, Unseen
+from memlab.storage.demands import Columns, Count, Filter, Page, Plan, TagTotals, Unseen
 from memlab.storage.records import NAMES
 from memlab.values import Goal, Table
 
@@ -264,6 +264,11 @@ def _ratio(part: float, whole: float) -> float | None:
     return float(part) / float(whole) if whole else None
 
 
+def _different(values: np.ndarray) -> int:
+    ordered = np.sort(values)
+    return int(np.count_nonzero(ordered[1:] != ordered[:-1])) + 1 if len(ordered) else 0
+
+
 def _unread() -> Plan[int]:
     """Return how many events consolidation has not looked at."""
     runs, _ = yield Page("consolidation.run", 1)
@@ -295,7 +300,7 @@ def memory_health() -> Plan[MemoryHealth]:
     fresh = int((events["occurred"] >= since).sum() + (facts["occurred"] >= since).sum())
     parts = {
         "confidence": _ratio(events["confidence"].sum() + facts["confidence"].sum(), both),
-        "uniqueness": _ratio(len(np.unique(facts["digest"])), len(facts["seq"])),
+        "uniqueness": _ratio(_different(facts["digest"]), len(facts["seq"])),
         "freshness": _ratio(fresh, both),
         "consolidated": _ratio(len(events["seq"]) - unread, len(events["seq"])),
         "on_time": _ratio(open_tasks - overdue, open_tasks),
@@ -307,7 +312,7 @@ def memory_health() -> Plan[MemoryHealth]:
     return MemoryHealth(status="good" if score >= 0.7 else "fair" if score >= 0.4 else "poor", score=score, **parts)
 
 
-# Counts the topics of every fact in the database.
+# Counts the tags of every fact.
 @operation(
     "meta.get_expertise",
     reads=True,
@@ -327,8 +332,8 @@ def get_expertise(
         columns = yield Columns("semantic", Filter(tags=(domain,)))
         known = [(domain, len(columns["seq"]), _ratio(columns["confidence"].sum(), len(columns["seq"])))]
     else:
-        rows = yield TopicCounts("semantic", MOST_TOPICS)
-        known = [(row["topic"], row["memories"], row["mean_confidence"]) for row in rows]
+        rows = yield TagTotals("semantic", MOST_TOPICS)
+        known = [(row["tag"], row["memories"], row["mean_confidence"]) for row in rows]
     known.sort(key=lambda one: (-_expertise(one[1], one[2]), one[0]))
     found = []
     for name, facts, mean in known[:limit]:
@@ -399,7 +404,7 @@ def _quality(columns: dict[str, np.ndarray]) -> LayerQuality:
         memories=memories,
         mean_confidence=_ratio(columns["confidence"].sum(), memories),
         low_confidence=_ratio((columns["confidence"] < LOW_CONFIDENCE).sum(), memories) or 0.0,
-        duplicates=1.0 - len(np.unique(columns["digest"])) / memories if memories else 0.0,
+        duplicates=1.0 - _different(columns["digest"]) / memories if memories else 0.0,
         revised=_ratio((columns["seq"] != columns["origin"]).sum(), memories) or 0.0,
     )
 
@@ -481,7 +486,7 @@ def get_memory_stats() -> Plan[MemoryStatistics]:
     return MemoryStatistics(memories=memories, layers=tuple(found))
 
 
-# Counts the tags of every event and fact in the database.
+# Counts the tags of every event and fact.
 @operation(
     "meta.find_gaps",
     reads=True,
@@ -498,11 +503,11 @@ def find_gaps(limit: Limit = 20) -> Plan[Table[Gap]]:
     without a task, score = 1 / active goals. Of the 500 most frequent tags and topics, the 100 latest entities and goals.
     """
     events, facts = (yield Count("episodic")), (yield Count("semantic"))
-    tags = yield TopicCounts("episodic", MOST_TOPICS)
-    topics = {row["topic"]: row for row in (yield TopicCounts("semantic", MOST_TOPICS))}
+    tags = yield TagTotals("episodic", MOST_TOPICS)
+    topics = {row["tag"]: row for row in (yield TagTotals("semantic", MOST_TOPICS))}
     found: list[Gap] = []
     for row in tags:
-        name, count = row["topic"], row["memories"]
+        name, count = row["tag"], row["memories"]
         known = topics[name]["memories"] if name in topics else 0
         if name not in topics and len(topics) == MOST_TOPICS:  # it may be one of the rarer topics
             known = yield Count("semantic", Filter(tags=(name,)))

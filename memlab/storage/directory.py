@@ -377,7 +377,41 @@ class Directory:
             kind = KIND_CODES[filter.kind]
             yield "kind", lambda values: values == kind
 
+    def tag_totals(self, session: int, layer: str, now: int, limit: int) -> list[dict[str, Any]]:
+        """Return tag, memories and mean_confidence of the tags that a session uses, the most frequent first, then by name."""
+        partition = self._partitions.get((session, LAYER_CODES[layer]))
+        if partition is None:
+            return []
+        postings = self._postings(partition, session, layer)
+        if not postings:
+            return []
+        names = list(postings)
+        lists = [postings[name].view for name in names]
+        places = np.concatenate(lists)
+        owners = np.repeat(np.arange(len(names)), [len(one) for one in lists])
+        there = self.column("alive")[places] & (self.column("expires")[places] > now)
+        places, owners = places[there], owners[there]
+        counts = np.bincount(owners, minlength=len(names))
+        sums = np.bincount(owners, weights=self.column("confidence")[places], minlength=len(names))
+        first = sorted(np.flatnonzero(counts).tolist(), key=lambda place: (-counts[place], names[place]))[:limit]
+        return [
+            {"tag": names[place], "memories": int(counts[place]), "mean_confidence": float(sums[place] / counts[place])}
+            for place in first
+        ]
+
     def _tagged(self, partition: Partition, session: int, layer: str, filter: Filter) -> np.ndarray:
+        postings = self._postings(partition, session, layer)
+        empty = np.zeros(0, np.int64)
+        lists = [postings[tag].view if tag in postings else empty for tag in dict.fromkeys(filter.tags)]
+        if filter.match == "any":
+            return np.unique(np.concatenate(lists)) if len(lists) > 1 else lists[0]
+        found: np.ndarray = lists[0]
+        for other in lists[1:]:
+            found = np.intersect1d(found, other, assume_unique=True)
+        return found
+
+    def _postings(self, partition: Partition, session: int, layer: str) -> dict[str, Grown]:
+        """Return the positions of every tag, dead ones too; read from the database once."""
         if partition.postings is None:
             seqs, tags = self._load_tags(session, layer)
             known = self.column("seq")
@@ -388,14 +422,7 @@ class Directory:
             starts = np.flatnonzero(np.r_[True, names[1:] != names[:-1]]) if len(names) else np.zeros(0, np.int64)
             lists = np.split(places[here], starts[1:])
             partition.postings = {str(names[start]): Grown(found) for start, found in zip(starts, lists, strict=False)}
-        empty = np.zeros(0, np.int64)
-        lists = [partition.postings[tag].view if tag in partition.postings else empty for tag in dict.fromkeys(filter.tags)]
-        if filter.match == "any":
-            return np.unique(np.concatenate(lists)) if len(lists) > 1 else lists[0]
-        found: np.ndarray = lists[0]
-        for other in lists[1:]:
-            found = np.intersect1d(found, other, assume_unique=True)
-        return found
+        return partition.postings
 
     def _partition(self, session: int, layer: int) -> Partition:
         key = (session, layer)

@@ -529,6 +529,9 @@ class Reader:
                 with self._indexes.lock.reading():
                     positions = self.select(session, demand.layer, demand.filter)
                     return {name: self._indexes.directory.column(name)[positions] for name in _COLUMNS}
+            case ask.TagTotals():
+                with self._indexes.lock.reading():
+                    return self._indexes.directory.tag_totals(session, demand.layer, wall_us(), demand.limit)
             case ask.Unseen():
                 return self._unseen(session, demand)
             case ask.Vectors():

@@ -99,6 +99,14 @@ def test_a_filter_selects_what_a_loop_would(rows, filter, now, steps, early) -> 
             ]
             positions = directory.select(session, layer, now, filter)
             assert directory.column("seq")[positions].tolist() == expected
+            totals = {one["tag"]: one for one in directory.tag_totals(session, layer, now, 10)}
+            for tag in ("red", "green", "blue"):
+                carrying = Filter(tags=(tag,))
+                mine = [one for one in entries if one.seq not in forgotten and plain(one, session, layer, now, carrying)]
+                assert (tag in totals) == bool(mine)
+                if mine:
+                    assert totals[tag]["memories"] == len(mine)
+                    assert abs(totals[tag]["mean_confidence"] - sum(one.confidence for one in mine) / len(mine)) < 1e-9
             chosen = directory.selection(session, layer, now, filter)
             if chosen is None:
                 assert len(expected) == len(entries)
