@@ -59,7 +59,7 @@ Hops = Annotated[int, Meta(ge=1, le=10)]
 
 THING = "thing"  # the type of entities of which nothing is known but what a fact calls them
 WEAKEST = 0.01  # a relationship of a fact that nobody is sure of
-RELATIONSHIPS_AROUND = 1_000
+RELATIONSHIPS_AROUND = 2  # for each entity of the limit, so that an answer of 200 entities is read in time
 MEMBERS = 100
 ATTEMPTS = 3
 
@@ -107,7 +107,8 @@ class Neighbourhood(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         entities: the nearest first, the entity itself left out.
-        relationships: between any two of these, the entity included; in the order of storing.
+        relationships: between any two of these, the entity included; in the order of storing, at most two for each entity
+            that the limit allows.
         complete: nothing within the hops was left out.
     """
 
@@ -521,7 +522,7 @@ def get_neighborhood(
     """
     graph: GraphView = yield Graph()
     around, is_all = graph.around(_placed(graph, entity), hops, limit + 1)
-    between, are_all = graph.among([place for place, _ in around], RELATIONSHIPS_AROUND)
+    between, are_all = graph.among([place for place, _ in around], RELATIONSHIPS_AROUND * (limit + 1))
     found = yield Fetch("graph.entity", graph.entity_ids(place for place, _ in around))
     relationships = yield Fetch("graph.relationship", graph.relationship_ids(between))
     centre: Entity = present("graph.entity", entity, found[:1])
@@ -580,11 +581,12 @@ def get_communities(
     )
 
 
-# Complex: PageRank, betweenness and communities look at every relationship. No cache, as above.
+# A job: the first call after a change looks at every relationship many times over, which takes a second or more at 100,000 of
+# them; the calls after it read what was kept. No cache, as above.
 @operation(
     "graph.analyze_entity",
     reads=True,
-    cost="complex",
+    cost="job",
     cacheable=False,
     example=lambda chance, known: {"entity": known.id(chance, "graph.entity")},
 )
