@@ -24,6 +24,7 @@ from memlab.errors import MemlabError
 from memlab.measure import clock
 from memlab.settings import Settings
 from memlab.values import Event, Fact
+from tests.model.graph import Link, Node
 from tests.model.reference import Item, Reference, Refused, once
 
 DIMENSION = 16
@@ -657,6 +658,25 @@ class MemoryMachine(RuleBasedStateMachine):
         )
         if pair is not None:
             self.stored(session, "semantic", pair[0], draft)
+            self.linked(session, self.reference.one(session, "semantic", pair[0].id))
+
+    def linked(self, session: str, fact: Item) -> None:
+        """Take the relationship of a new fact into the reference, with the entities that it brought."""
+        subject, predicate, object_ = fact.triple
+        listed, _ = self.ask("graph.search_relationships", session, lambda: None, type=predicate, limit=200)
+        (made,) = [one for one in listed if one.fact == fact.id]
+        for end, name in (("source", subject), ("target", object_)):
+            id = getattr(made, end)
+            there = self.reference.graph.called(session, name)
+            if there is None:
+                value, _ = self.ask("graph.get_entity", session, lambda: None, entity=id)
+                assert (value.name, value.type, value.version) == (name, "thing", 1)
+                assert not any(node.fields["id"] == id for node in self.reference.graph.nodes)
+                self.reference.graph.nodes.append(Node(session, shown(value)))
+            else:
+                assert there.fields["id"] == id
+        assert (made.type, made.strength, made.version) == (predicate, max(fact.confidence, 0.01), 1)
+        self.reference.graph.links.append(Link(session, shown(made), fact))
 
     @rule(
         who=picks,
@@ -1003,6 +1023,12 @@ class MemoryMachine(RuleBasedStateMachine):
                 if one["layer"] in ("episodic", "semantic")
             )
             assert found == pair[1]
+            related = sorted(
+                (one["layer"], one["current"], one["memory"]["id"], one["memory"]["version"])
+                for one in exported
+                if one["layer"].startswith("graph")
+            )
+            assert related == sorted(self.reference.graph.exported(session))
 
     @rule(who=picks, really=st.integers(0, 3))
     def delete_session(self, who: int, really: int) -> None:

@@ -89,12 +89,16 @@ class Reference:
     """
 
     def __init__(self, embed: Callable[[str], np.ndarray], now: datetime) -> None:
+        from tests.model.graph import GraphReference  # which needs what stands above
+
         self.embed = embed
         self.now = now
         self.sessions: dict[str, None] = {"default": None}
         self.items: list[Item] = []
         self.seen: set[str] = set()
         self.parts: list[Any] = []  # references of further layers; told of every session that is deleted
+        self.graph = GraphReference(self)  # facts of three parts are in it
+        self.parts.append(self.graph)
         self._number = 0
 
     # --- what is there ------------------------------------------------------------------------------------------------
@@ -207,6 +211,7 @@ class Reference:
         """Forget ids; return those that were there and those that were not."""
         there = {item.id for item in self.living(session, layer)}
         wanted = once(ids)
+        self.graph.forgot(there & set(wanted))
         self.items = [item for item in self.items if item.id not in there & set(wanted)]
         return tuple(id for id in wanted if id in there), tuple(id for id in wanted if id not in there)
 
@@ -218,6 +223,7 @@ class Reference:
             setattr(item, name, value)
         item.version += 1
         item.updated_at = self.now
+        self.graph.updated(item, set(changes))
         return item
 
     def version(self, session: str, id: str, version: int | None) -> dict[str, Any]:
