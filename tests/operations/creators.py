@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from memlab.errors import ErrorType, MemlabError
 from memlab.memory import Memory
@@ -22,12 +23,14 @@ CREATORS = {
     "prospective.goal": "prospective.create_goal",
     "prospective.task": "prospective.create_task",
     "prospective.trigger": "prospective.register_trigger",
+    "prospective.watch": "prospective.check_triggers",
     "graph.entity": "graph.create_entity",
     "graph.relationship": "graph.create_relationship",
     "consolidation.run": "consolidation.consolidate",
+    "consolidation.strategy": "consolidation.configure_strategy",
 }
-TRIES = 30
-CONTENTS = ("Ada drinks tea in the harbour", "Bo repaired the engine on Sunday", "the meeting moved to May")
+ONCE = {"prospective.watch", "consolidation.strategy"}  # a session has one at most
+TRIES = 60
 
 
 def registered() -> dict[str, str]:
@@ -46,29 +49,33 @@ def ids_of(memory: Memory, session: str) -> dict[str, list[str]]:
     return ids
 
 
-def attempt(memory: Memory, name: str, chance: random.Random, known: Examples, session: str) -> bool:
-    """Make one example call; return whether it was answered, False where its random parts did not fit together."""
+def attempt(memory: Memory, name: str, chance: random.Random, known: Examples, session: str) -> Any:
+    """Make one example call and return its answer, None where its random parts did not fit together."""
     try:
-        memory.call(name, lookup(name).example(chance, known), session=session)
+        return memory.call(name, lookup(name).example(chance, known), session=session)
     except MemlabError as error:
         if error.type is not ErrorType.VALIDATION:
             raise
-        return False
-    return True
+        return None
 
 
-def fill(
-    memory: Memory, session: str, chance: random.Random, *, count: int = 2, contents: Sequence[str] = CONTENTS
-) -> Mapping[str, Sequence[str]]:
-    """Create *count* records of every layer; return the ids that the session holds then, by storage layer."""
-    ids = ids_of(memory, session)
+def fill(memory: Memory, session: str, chance: random.Random, *, count: int = 2) -> Mapping[str, Sequence[str]]:
+    """Create *count* records of every layer in a new session; return their ids by storage layer."""
+    ids: dict[str, list[str]] = {layer: [] for layer in registered()}
     for layer, name in registered().items():
-        before = len(ids[layer])
         for _ in range(TRIES):
-            if len(ids[layer]) >= before + count:
+            if len(ids[layer]) >= (1 if layer in ONCE else count):
                 break
-            if attempt(memory, name, chance, Examples(ids=ids, contents=contents), session):
+            before = len(ids[layer])
+            value = attempt(memory, name, chance, Examples(ids=ids), session)
+            if hasattr(value, "id"):
+                ids[layer].append(value.id)
+            elif value is not None:
                 ids = ids_of(memory, session)
+            if len(ids[layer]) == before:  # what looks at records of other layers may want more of them
+                other = chance.choice([earlier for earlier in ids if ids[earlier] and earlier not in ONCE])
+                more = attempt(memory, CREATORS[other], chance, Examples(ids=ids), session)
+                ids[other] += [more.id] if hasattr(more, "id") else []
         else:
             raise AssertionError(f"{name} created no {layer} in {TRIES} examples")
     return ids

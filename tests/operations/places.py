@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from memlab.operations.parameters import ID_PATTERN
+import msgspec
+
+from memlab.operations import registry
+from memlab.operations.parameters import ID_PATTERN, Id
 from memlab.operations.registry import Operation
 
 EACH = "[]"
+ID_LENGTH = registry.schema(msgspec.defstruct("Parameters", [("id", Id)]))["properties"]["id"]["maxLength"]
 
 
 class Place(NamedTuple):
@@ -39,8 +43,8 @@ def _walk(schema: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[Place]:
 
 
 def takes_id(place: Place) -> bool:
-    """Return whether ids stand there."""
-    return place.schema.get("pattern") == ID_PATTERN
+    """Return whether ids of memories stand there: names of a like form are shorter."""
+    return place.schema.get("pattern") == ID_PATTERN and place.schema.get("maxLength") == ID_LENGTH
 
 
 def takes_text(place: Place) -> bool:
