@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import decimal
+import functools
 import json
 import random
 import uuid
 from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
 
@@ -16,8 +19,11 @@ import pytest
 from memlab.embedders import HashingEmbedder
 from memlab.errors import ErrorType, MemlabError
 from memlab.memory import Memory
-from memlab.operations import Examples, operations
+from memlab.operations import Examples, Operation, operations
 from memlab.operations.parameters import MAX_JSON_BYTES, MAX_TEXT
+from memlab.storage.records import NAMES
+from tests.operations.creators import fill
+from tests.operations.places import places, put
 
 DIMENSION = 32
 
@@ -228,77 +234,64 @@ def malformed(chance: random.Random, given: dict[Any, Any]) -> Any:
     return given
 
 
-OPTIONAL = ["tags", "topics", "match", "since", "until", "min_confidence", "mode", "order", "cursor", "kind", "context", "source"]
-OPTIONAL += [
-    "expires_at",
-    "occurred_at",
-    "embedding",
-    "query_embedding",
-    "below_confidence",
-    "older_than",
-    "limit",
-    "dry_run",
-    "ids",
-]
-OPTIONAL += [
-    "version",
-    "fusion",
-    "vector_weight",
-    "text_weight",
-    "min_similarity",
-    "similarity",
-    "on_duplicate",
-    "format",
-    "detail",
-]
+def near_right(chance: random.Random, one: Operation, ids: Mapping[str, Sequence[str]]) -> tuple[Any, dict[str, Any]]:
+    """Return parameters and options of a call that is wrong somewhere, or hostile and still right."""
+    known = Examples(ids=ids, contents=["tea in the garden"], dimension=chance.choice([0, DIMENSION]))
+    given = one.example(chance, known)
+    optional = [name for name in one.parameters_type.__struct_fields__ if name not in given]
+    if optional and chance.random() < 0.5:
+        given[chance.choice(optional)] = chance.choice(HOSTILE)
+    everywhere = places(one)
+    if everywhere and chance.random() < 0.3:  # inside tables and lists as well
+        path = chance.choice(everywhere).path
+        with contextlib.suppress(AttributeError, TypeError, ValueError, RuntimeError):  # of what stands there already
+            given = put(given, path[: chance.randint(1, len(path))], chance.choice(HOSTILE))
+    options: dict[str, Any] = {}
+    if chance.random() < 0.05:
+        options[chance.choice(["session", "idempotency_key", "deadline_s"])] = chance.choice(HOSTILE)
+    return malformed(chance, given), options
 
 
-def inputs(chance: random.Random, memory: Memory, count: int) -> Any:
-    """Yield (operation, parameters, options) of calls that are wrong somewhere, or hostile and still right."""
-    declared = [one for one in operations() if one.name != "session.delete"]
-    event, fact = memory.episodic.remember("tea in the garden"), memory.semantic.store("tea is a drink")
-    for _ in range(count):
-        one = chance.choice(declared)
-        known = Examples(
-            ids={"episodic": [event.id], "semantic": [fact.id]},
-            contents=["tea in the garden"],
-            dimension=chance.choice([0, DIMENSION]),
-        )
-        given = one.example(chance, known)
-        taken = [name for name in OPTIONAL if name in one.parameters_type.__struct_fields__]
-        if taken and chance.random() < 0.5:
-            given[chance.choice(taken)] = chance.choice(HOSTILE)
-        options: dict[str, Any] = {}
-        if chance.random() < 0.05:
-            options[chance.choice(["session", "idempotency_key", "deadline_s"])] = chance.choice(HOSTILE)
-        yield one, malformed(chance, given), options
-
-
-def refused(memory: Memory, name: str, given: Any, options: dict[str, Any]) -> MemlabError | None:
+def refused(call: Callable[[], Any]) -> MemlabError | None:
     """Return what a call is refused with, or None where it is answered."""
     try:
-        memory.call(name, given, **options)
+        call()
     except MemlabError as error:
         return error
     return None
+
+
+def clear(error: MemlabError, shown: str) -> None:
+    """Check that an error is one short printable line."""
+    assert len(error.text.splitlines()) == 1, shown
+    assert len(error.text) < 1_000, shown
+    assert error.text.isprintable(), shown
+    assert "Traceback" not in error.text, shown
 
 
 def remembered(memory: Memory) -> list[Any]:
     """Return what the default session remembers; memories that have expired are forgotten at any time, and are left out."""
     now = datetime.now(UTC).isoformat()
     lines = [json.loads(line) for line in memory.session.export().splitlines()]
-    expired = {one["memory"]["id"] for one in lines if one["current"] and (one["memory"]["expires_at"] or "~") <= now}
+    expired = {one["memory"]["id"] for one in lines if one["current"] and (one["memory"].get("expires_at") or "~") <= now}
     return [one for one in lines if one["memory"]["id"] not in expired]
 
 
 def check(folder: Any, seed: int, count: int) -> Counter[str]:
-    """Send *count* calls; return how many ended in which way."""
+    """Send *count* calls to an engine; return how many ended in which way, and how many were sent to each operation."""
     ended: Counter[str] = Counter()
-    with Memory.open(folder / "memory.duckdb", {"cache": None}, embedder=HashingEmbedder(DIMENSION)) as memory:
-        state = None
-        for number, (one, given, options) in enumerate(inputs(random.Random(seed), memory, count)):
+    chance = random.Random(seed)
+    declared = [one for one in operations() if one.name != "session.delete"]
+    settings = {"cache": None, "batch": None}
+    with Memory.open(folder / "memory.duckdb", settings, embedder=HashingEmbedder(DIMENSION)) as memory:
+        ids = fill(memory, "default", chance)
+        memory.episodic.remember("tea in the garden")
+        state: list[Any] | None = None
+        for number in range(count):
+            one = declared[number % len(declared)]
+            given, options = near_right(chance, one, ids)
             state = state or remembered(memory)
-            error = refused(memory, one.name, given, options)
+            error = refused(functools.partial(memory.call, one.name, given, **options))
             ended["answered" if error is None else error.type] += 1
             if error is None:
                 state = state if one.reads else None
@@ -306,10 +299,7 @@ def check(folder: Any, seed: int, count: int) -> Counter[str]:
             shown = f"input {number} of seed {seed} to {one.name}: {error!r}"
             late = error.type is ErrorType.TIMEOUT and "deadline_s" in options  # a very small number of seconds is one
             assert error.type in (ErrorType.VALIDATION, ErrorType.NOT_FOUND) or late, shown
-            assert len(error.text.splitlines()) == 1, shown
-            assert len(error.text) < 1_000, shown
-            assert error.text.isprintable(), shown
-            assert "Traceback" not in error.text, shown
+            clear(error, shown)
             assert str(folder) not in error.text, shown
             assert one.reads or remembered(memory) == state, f"changed something: {shown}"
         assert memory.episodic.recall("tea in the garden", limit=1)  # and it still answers
@@ -317,17 +307,37 @@ def check(folder: Any, seed: int, count: int) -> Counter[str]:
 
 
 def test_malformed_inputs_are_refused(tmp_path):
-    """2,000 generated inputs: only VALIDATION and NOT_FOUND, one line each, and no refused write leaves a trace."""
-    ended = check(tmp_path, seed=1, count=2_000)
-    assert ended[ErrorType.VALIDATION] > 1_000
+    """1,500 generated inputs to an engine: only VALIDATION and NOT_FOUND, one line each, and no refused write leaves a trace."""
+    ended = check(tmp_path, seed=1, count=1_500)
+    assert ended[ErrorType.VALIDATION] > 700
     assert ended[ErrorType.NOT_FOUND] > 5
     assert ended["answered"] > 50
 
 
+def test_malformed_parameters_are_refused():
+    """20,000 generated parameters, as many for each operation: accepted, or VALIDATION in one line that names the operation."""
+    chance = random.Random(2)
+    ids = {layer: ["an_1", "an_2"] for layer in NAMES}
+    ended: Counter[str] = Counter()
+    declared = operations()
+    for number in range(20_000):
+        one = declared[number % len(declared)]
+        given, _ = near_right(chance, one, ids)
+        error = refused(functools.partial(one.validate, given))
+        ended[one.name] += error is not None
+        if error is not None:
+            shown = f"input {number} to {one.name}: {error!r}"
+            assert error.type is ErrorType.VALIDATION, shown
+            assert error.text.startswith(one.name), shown
+            clear(error, shown)
+    assert sum(ended.values()) > 10_000
+    assert all(ended[one.name] for one in declared)
+
+
 @pytest.mark.soak
 def test_many_malformed_inputs_are_refused(tmp_path):
-    """20,000 more, from another seed each time."""
-    for seed in range(10):
-        folder = tmp_path / str(seed)
+    """20,000 more to an engine, from another seed each time."""
+    for turn in range(10):
+        folder = tmp_path / str(turn)
         folder.mkdir()
         check(folder, seed=random.SystemRandom().randrange(2**32), count=2_000)
