@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from memlab.engine import Engine
     from memlab.errors import ErrorType, MemlabError
+    from memlab.hooks import Hooks
     from memlab.memory import Memory
     from memlab.settings import Settings
     from memlab.values import Event, Fact, Request, Response, Table
 
-__all__ = ["Engine", "ErrorType", "Event", "Fact", "MemlabError", "Memory", "Request", "Response", "Settings", "Table"]
+__all__ = ["Engine", "ErrorType", "Event", "Fact", "Hooks", "MemlabError", "Memory", "Request", "Response", "Settings", "Table"]
 
 # Loaded when first asked for: a command that only shows its help should not wait for the engine's libraries.
 _HOMES = {
@@ -25,6 +26,7 @@ _HOMES = {
     "ErrorType": "errors",
     "Event": "values",
     "Fact": "values",
+    "Hooks": "hooks",
     "Memory": "memory",
     "MemlabError": "errors",
     "Request": "values",

@@ -19,7 +19,7 @@ import structlog
 import memlab.operations  # noqa: F401  declares every operation
 from memlab.embedders import Embedder, HashingEmbedder
 from memlab.errors import MemlabError, internal, validation
-from memlab.hooks import NONE, Hooks
+from memlab.hooks import Hooks
 from memlab.measure import clock
 from memlab.middleware.batch import batch
 from memlab.middleware.cache import cache
@@ -87,14 +87,14 @@ class Engine:
         *,
         create: bool = True,
         recorder: Recorder | None = None,
-        hooks: Hooks = NONE,
+        hooks: Hooks | None = None,
     ) -> Engine:
         """Open or create the database at *path*; `close` ends it.
 
         Args:
             embedder: default: `HashingEmbedder()`.
             create: make the database when there is none.
-            hooks: the user's own models.
+            hooks: the user's own models; default: none.
         Raises:
             MemlabError: see `Storage`.
         """

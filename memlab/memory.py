@@ -13,7 +13,7 @@ from typing import Any, Self
 from memlab.embedders import Embedder
 from memlab.engine import Engine
 from memlab.errors import validation
-from memlab.hooks import NONE, Hooks
+from memlab.hooks import Hooks
 from memlab.operations.registry import Operation, layers, operations
 from memlab.settings import Settings
 from memlab.values import DEFAULT_SESSION, Response
@@ -47,6 +47,7 @@ class Memory:
     semantic: Layer
     meta: Layer
     consolidation: Layer
+    rag: Layer
     discovery: Layer
     session: Layer
 
@@ -67,7 +68,7 @@ class Memory:
         embedder: Embedder | None = None,
         *,
         create: bool = True,
-        hooks: Hooks = NONE,
+        hooks: Hooks | None = None,
     ) -> Memory:
         """Open or create the memory at *path*; arguments and errors as for `Engine.open`."""
         if settings is not None and not isinstance(settings, Settings):

@@ -156,6 +156,39 @@ class StorageSettings(_Section):
 
 
 @dataclasses.dataclass(frozen=True)
+class RetrievalSettings(_Section):
+    """How `rag` ranks what it finds. The defaults were chosen by leave-one-conversation-out in notebook 06.
+
+    A word that an event's neighbours in time say counts for the event too: a question and its answer rarely share all words.
+
+    Attributes:
+        reach: neighbours on either side of an event that count; 0 for none.
+        before, after: share of a word's score that the nearest earlier and later neighbour give to an event.
+        decay: share of the nearest neighbour's weight that the next one has, and so on.
+        saturation: how soon more of the same word counts no more, on the scale of BM25's own part for a word, 0 to 2.2.
+        gap_s: a pause of more seconds than this between two events ends an episode; neighbours are of one episode.
+        meaning_weight: of the best cosine, where the best score of words counts 1.
+        meaning_before, meaning_after: share of its cosine that the nearest earlier and later neighbour give to an event.
+        source_weight: bonus for memories whose source, such as a speaker, is the only one that the question names.
+        time_weight: bonus for events of a day or month that the question names.
+        pool: best matches by each word, and by meaning, that are looked at.
+    """
+
+    reach: Annotated[int, Meta(ge=0, le=10)] = 3
+    before: Ratio = 0.6
+    after: Ratio = 0.6
+    decay: Ratio = 0.7
+    saturation: Annotated[float, Meta(gt=0.0, le=100.0)] = 1.0
+    gap_s: Annotated[float, Meta(ge=0.0, le=1e9)] = 3600.0
+    meaning_weight: Annotated[float, Meta(ge=0.0, le=100.0)] = 0.7
+    meaning_before: Ratio = 0.0
+    meaning_after: Ratio = 0.4
+    source_weight: Annotated[float, Meta(ge=0.0, le=100.0)] = 0.05
+    time_weight: Annotated[float, Meta(ge=0.0, le=100.0)] = 1.0
+    pool: Annotated[int, Meta(ge=10, le=10_000)] = 500
+
+
+@dataclasses.dataclass(frozen=True)
 class Settings(_Section):
     """Every setting of an engine; a middleware whose section is None is absent.
 
@@ -168,6 +201,7 @@ class Settings(_Section):
     pool: PoolSettings | None = PoolSettings()
     index: IndexSettings = IndexSettings()
     storage: StorageSettings = StorageSettings()
+    retrieval: RetrievalSettings = RetrievalSettings()
 
     @classmethod
     def off(cls) -> Settings:
@@ -242,6 +276,7 @@ _SECTIONS: dict[str, type[_Section]] = {
     "pool": PoolSettings,
     "index": IndexSettings,
     "storage": StorageSettings,
+    "retrieval": RetrievalSettings,
 }
 _OPTIONAL = {"cache", "batch", "pool"}
 

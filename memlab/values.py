@@ -558,6 +558,32 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     candidates: tuple[Candidate, ...]
 
 
+class Passage(msgspec.Struct, frozen=True, kw_only=True):
+    """A memory that a search over layers found, whatever its layer.
+
+    Attributes:
+        layer: the memory layer, and the kind of record where it keeps several: `episodic`, `graph.entity`, …
+        score: what it is ranked by; higher is better.
+        why: the parts of the score, already weighted: `words`, `meaning`, `source`, `time`, or what a reranker added.
+        source: where it comes from, such as a speaker.
+        occurred_at: when it happened; of other memories when it was stored. With time zone, UTC, as `expires_at`.
+    """
+
+    layer: str
+    id: str
+    content: str
+    score: float
+    why: dict[str, float] = Frozen()
+    source: str | None = None
+    tags: tuple[str, ...] = ()
+    occurred_at: datetime
+    expires_at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        if type(self.why) is not Frozen:
+            msgspec.structs.force_setattr(self, "why", freeze(self.why))
+
+
 class Table(Sequence[T], Generic[T]):
     """An immutable list of equal values that shows itself as a table.
 

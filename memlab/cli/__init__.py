@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from memlab.cli import bench, compare, guide, load, predict, sweep, trace, tune
+from memlab.cli import bench, compare, guide, load, predict, quality, sweep, trace, tune
 from memlab.errors import ErrorType, MemlabError
 from memlab.operations.listing import operations_command
 
@@ -49,6 +49,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "tune": tune.tune,
     "load": load.load,
     "compare": compare.compare,
+    "quality": quality.quality,
     "operations": operations_command,
 }
 for _name, _command in _COMMANDS.items():

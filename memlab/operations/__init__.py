@@ -8,6 +8,7 @@ from memlab.operations import (
     meta,
     procedural,
     prospective,
+    rag,
     semantic,
     session,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "operations",
     "procedural",
     "prospective",
+    "rag",
     "semantic",
     "session",
 ]

@@ -184,7 +184,7 @@ def consolidate(
     goes on with them. What is left out is as `consolidation.configure_strategy` said.
 
     Raises:
-        MemlabError: INTERNAL `summariser`: the summariser failed; nothing was changed.
+        MemlabError: INTERNAL `hook`: the summariser failed; nothing was changed.
     Source: Erkan, Radev 2004 (LexRank), doi 10.1613/jair.1523; the algorithms by name in `operations/clusters.py`.
     """
     settings = _default((yield Ahead(_OWN_STRATEGY)))

@@ -118,6 +118,72 @@ class Search(msgspec.Struct, frozen=True):
     explain: bool = False
 
 
+class Period(msgspec.Struct, frozen=True):
+    """A month, or a day of one, that a text names; of any year where it names none."""
+
+    month: int
+    day: int | None = None
+    year: int | None = None
+
+
+class Gathered(msgspec.Struct, frozen=True):
+    """Candidates of a search over layers, and what speaks for each; arrays by candidate.
+
+    Attributes:
+        values: the memories.
+        layers: of which layer each is.
+        words: sum over the words of the question, BM25 or what neighbours make of it; 0 where none is met.
+        meaning: cosine, or what neighbours make of it; 0 where no vector was given.
+        timely: whether it is of a period that was named.
+        vectors: (n, dimension) float32 as the index holds them; None where they were not asked for.
+    """
+
+    values: tuple[Any, ...]
+    layers: tuple[Layer, ...]
+    words: np.ndarray
+    meaning: np.ndarray
+    timely: np.ndarray
+    vectors: np.ndarray | None = None
+
+
+class Gather(msgspec.Struct, frozen=True):
+    """The best candidates of several layers by words and by meaning; answers with `Gathered`, the best first.
+
+    Attributes:
+        limit: candidates of each layer at most.
+        text: None where words do not count; *weights* of its words, by stem, stand beside those of the text itself.
+        vector: None where meaning does not count.
+        context: whether events in time lend their neighbours words and meaning, as `retrieval` in the settings says.
+        periods: of which candidates are favoured.
+        with_vectors: answer with vectors too.
+    """
+
+    layers: tuple[Layer, ...]
+    limit: int
+    text: str | None = None
+    vector: np.ndarray | None = None
+    context: bool = False
+    periods: tuple[Period, ...] = ()
+    weights: tuple[tuple[str, float], ...] = ()
+    with_vectors: bool = False
+
+
+class Tuning(msgspec.Struct, frozen=True):
+    """The settings of retrieval: `RetrievalSettings`."""
+
+
+class Consult(msgspec.Struct, frozen=True):
+    """What a hook of the user says: see `hooks`; VALIDATION `hook` where none was given.
+
+    Attributes:
+        hook: `expand`, `rerank` or `summarise`.
+        arguments: as the hook takes them.
+    """
+
+    hook: str
+    arguments: tuple[Any, ...]
+
+
 class Fetch(msgspec.Struct, frozen=True):
     """The memories of these ids as values; None where the session has no such memory."""
 
@@ -345,6 +411,9 @@ class DeleteSession(msgspec.Struct, frozen=True):
 Reading: TypeAlias = (
     Embed
     | Search
+    | Gather
+    | Tuning
+    | Consult
     | Fetch
     | Carrying
     | Following

@@ -22,10 +22,12 @@ import structlog
 
 from memlab.embedders import Embedder
 from memlab.errors import MemlabError, internal, validation
-from memlab.hooks import NONE, Hooks
+from memlab.hooks import Hooks
 from memlab.measure import clock
+from memlab.settings import RetrievalSettings
 from memlab.storage import demands as ask
 from memlab.storage import fusion, records
+from memlab.storage.context import Timeline, of_periods, rarity, words_in_context
 from memlab.storage.database import Database
 from memlab.storage.directory import KIND_CODES, microseconds, moment, naive, wall_us
 from memlab.storage.indexes import Indexes
@@ -71,13 +73,24 @@ class _Part(msgspec.Struct):
     matching: int | None = None
 
 
+class _Candidates(msgspec.Struct):
+    """Candidates of one layer; arrays by candidate, the best first."""
+
+    seqs: np.ndarray
+    words: np.ndarray
+    meaning: np.ndarray
+    timely: np.ndarray
+    vectors: np.ndarray | None
+
+
 class Reader:
     """Reads one database through its indexes.
 
     Args:
         vector_threads: OpenMP threads of a search for several queries.
         rerank: whether the index holds rough codes, so that the exact vectors must decide.
-        hooks: the user's own models.
+        retrieval: how candidates over layers are gathered.
+        hooks: the user's own functions.
     """
 
     def __init__(
@@ -88,7 +101,8 @@ class Reader:
         *,
         vector_threads: int,
         rerank: bool,
-        hooks: Hooks = NONE,
+        retrieval: RetrievalSettings,
+        hooks: Hooks,
     ) -> None:
         self._database = database
         self._indexes = indexes
@@ -97,6 +111,7 @@ class Reader:
         self._vector_threads = vector_threads
         self._rerank_codes = rerank
         self._optimizer = Optimizer()
+        self._retrieval = retrieval
         self._hooks = hooks
 
     def answer(self, asked: Sequence[tuple[int, Any]], phases: Phases) -> list[Any]:
@@ -120,6 +135,13 @@ class Reader:
                     case ask.Carrying():
                         with phases.time("select"):
                             found[index] = self._carrying(session, demand)
+                    case ask.Gather():
+                        answers[index] = self._gather(session, demand, phases)
+                    case ask.Tuning():
+                        answers[index] = self._retrieval
+                    case ask.Consult():
+                        with phases.time("hook"):
+                            answers[index] = self._hooks.ask(demand.hook, demand.arguments)
                     case ask.Ahead():
                         (answers[index],) = self.answer([(session, demand.demand)], phases)
                     case _:
@@ -429,6 +451,109 @@ class Reader:
                 return seqs[keep][:depth], scores[keep][:depth]
             asked *= 4
 
+    def _gather(self, session: int, demand: ask.Gather, phases: Phases) -> ask.Gathered:
+        """Return the best candidates of every layer, the best of all first."""
+        found: list[tuple[ask.Layer, _Candidates]] = []
+        for layer in demand.layers:
+            gathered = self._gather_layer(session, layer, demand, phases)
+            if gathered is not None:
+                found.append((layer, gathered))
+        rows = self._rows.fetch({seq for _, gathered in found for seq in gathered.seqs.tolist()}, phases)
+        there: list[tuple[ask.Layer, Value]] = []
+        keep: list[bool] = []
+        for layer, gathered in found:
+            for seq in gathered.seqs.tolist():
+                row = rows.get(seq)
+                if isinstance(row, MemlabError):
+                    raise row.copy()
+                keep.append(row is not None and row[0] == layer)  # else forgotten since it was found
+                if row is not None and row[0] == layer:
+                    there.append((layer, row[1]))
+        if not there:
+            none = np.zeros(0)
+            return ask.Gathered((), (), none, none, none > 0, np.zeros((0, self._embedder.dimension), np.float32))
+        words, meaning, timely = (
+            np.concatenate([getattr(gathered, name) for _, gathered in found])[keep] for name in ("words", "meaning", "timely")
+        )
+        vectors = None
+        if demand.with_vectors:
+            vectors = np.concatenate([gathered.vectors for _, gathered in found if gathered.vectors is not None])[keep]
+        return ask.Gathered(
+            tuple(value for _, value in there), tuple(layer for layer, _ in there), words, meaning, timely, vectors
+        )
+
+    def _gather_layer(self, session: int, layer: ask.Layer, demand: ask.Gather, phases: Phases) -> _Candidates | None:
+        settings = self._retrieval
+        reach = settings.reach if demand.context else 0
+        with phases.time("text"):
+            words = []
+            if demand.text is not None:
+                words = self._indexes.text.by_word(
+                    demand.text, session=session, layer=layer, limit=settings.pool, weights=demand.weights
+                )
+        with self._indexes.lock.reading():
+            directory, vectors = self._indexes.directory, self._indexes.vectors
+            with phases.time("select"):
+                positions = directory.select(session, layer, wall_us())
+                if not len(positions):
+                    return None
+                seqs = directory.column("seq")[positions]
+                occurred = directory.column("occurred")[positions]
+                timeline = Timeline(occurred, int(settings.gap_s * 1e6))
+            with phases.time("vector"):
+                near = np.zeros(0, np.int64)
+                if demand.vector is not None:
+                    query = np.asarray(demand.vector, np.float32)
+                    depth = min(max(demand.limit, settings.pool), len(positions))
+                    _, hits = vectors.search(query[None], depth, selection=directory.selection(session, layer, wall_us()))
+                    near = timeline.ranks[np.searchsorted(positions, hits[0][hits[0] >= 0])]
+            with phases.time("context"):
+                known = [np.isin(word.seqs, seqs) for word in words]
+                lists = [timeline.ranks[np.searchsorted(seqs, word.seqs[here])] for word, here in zip(words, known, strict=True)]
+                base = np.unique(np.concatenate([near, *lists]))
+                if not len(base):
+                    return None
+                ranks = timeline.widened(base, reach) if reach else base
+                parts = np.zeros((len(words), len(ranks)))
+                for row, (word, here, mine) in enumerate(zip(words, known, lists, strict=True)):
+                    parts[row, np.searchsorted(ranks, mine)] = word.parts[here]
+                by_words = np.zeros(len(ranks))
+                if words:
+                    times = np.array([word.times for word in words])
+                    counted = np.array([word.counted for word in words], np.float64)
+                    if reach:
+                        by_words = words_in_context(timeline, ranks, parts, counted, times, len(positions), settings)
+                    else:
+                        by_words = (times * rarity(len(positions), counted)) @ parts
+                kept = np.zeros(len(ranks), np.bool_)
+                kept[np.searchsorted(ranks, near)] = True
+                kept[_top(by_words, max(demand.limit, settings.pool))] = True
+                ranks, by_words = ranks[kept], by_words[kept]
+            with phases.time("rerank"):
+                meaning = np.zeros(len(ranks))
+                if demand.vector is not None:
+                    lends = reach > 0 and (settings.meaning_before > 0 or settings.meaning_after > 0)
+                    wide = timeline.widened(ranks, 1) if lends else ranks
+                    cosines = (vectors.vectors(positions[timeline.order[wide]]) @ query).astype(np.float64)
+                    if lends:
+                        before, after = settings.meaning_before, settings.meaning_after
+                        cosines = timeline.spread(cosines[None], wide, reach=1, before=before, after=after, decay=1.0)[0]
+                    meaning = cosines[np.searchsorted(wide, ranks)]
+            chosen = timeline.order[ranks]
+            timely = of_periods(occurred[chosen], demand.periods)
+            merit = _scaled(by_words) + settings.meaning_weight * _scaled(meaning) + settings.time_weight * timely
+            best = np.argsort(-merit, kind="stable")[: demand.limit]
+            chosen = chosen[best]
+            best = best[self._see(seqs[chosen], session, layer, wall_us())]
+            chosen = timeline.order[ranks[best]]
+            return _Candidates(
+                seqs[chosen],
+                by_words[best],
+                meaning[best],
+                timely[best],
+                vectors.vectors(positions[chosen]) if demand.with_vectors else None,
+            )
+
     def _see(self, seqs: np.ndarray, session: int, layer: str, now: int) -> np.ndarray:
         """Return which of *seqs* may leave storage: the session predicate, applied to whatever any index returned."""
         return self._indexes.directory.visible(seqs, session, layer, now)
@@ -665,22 +790,12 @@ class Reader:
         return values, vectors[there]
 
     def _summarise(self, groups: Sequence[Sequence[str]]) -> list[str] | None:
-        summarise = self._hooks.summariser
-        if summarise is None:
+        if self._hooks.summarise is None:
             return None
-        made: list[str] = []
-        for texts in groups:
-            try:
-                text = summarise(texts)
-            except Exception as error:
-                log.exception("summariser_failed")
-                raise internal("summariser", f"the summariser failed: {type(error).__name__}; the log holds the trace") from error
-            if not isinstance(text, str) or not text.strip() or len(text) > MAX_SUMMARY or not _is_unicode(text):
-                what = f"{len(text):,} characters" if isinstance(text, str) else f"a {type(text).__name__}"
-                raise internal(
-                    "summariser", f"the summariser gave {what}; a summary is text that is not blank, at most {MAX_SUMMARY:,} long"
-                )
-            made.append(text)
+        made = [str(self._hooks.ask("summarise", (texts,))) for texts in groups]
+        for text in made:
+            if len(text) > MAX_SUMMARY:
+                raise internal("hook", f"the hook summarise returned {len(text):,} characters; a memory holds {MAX_SUMMARY:,}")
         return made
 
     def _list_sessions(self, demand: ask.Sessions) -> tuple[list[dict[str, Any]], str | None]:
@@ -753,12 +868,18 @@ GROUP BY topic ORDER BY count(*) DESC, topic LIMIT ?
 """
 
 
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def _top(scores: np.ndarray, count: int) -> np.ndarray:
+    """Return the places of the highest positive scores."""
+    places = np.flatnonzero(scores > 0)
+    if len(places) > count:
+        places = places[np.argpartition(-scores[places], count)[:count]]
+    return places
+
+
+def _scaled(scores: np.ndarray) -> np.ndarray:
+    """Return scores so that the best is 1."""
+    best = float(scores.max()) if len(scores) else 0.0
+    return scores / best if best > 0 else scores
 
 
 def _depth(demand: ask.Search) -> int:

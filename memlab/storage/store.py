@@ -12,7 +12,7 @@ from typing import Any
 
 from memlab.embedders import Embedder
 from memlab.errors import MemlabError, validation
-from memlab.hooks import NONE, Hooks
+from memlab.hooks import Hooks
 from memlab.settings import Settings
 from memlab.storage import demands as ask
 from memlab.storage import records
@@ -34,12 +34,12 @@ class Storage:
         path: the database file; the indexes stand beside it in `<path>.index/`.
         embedder: turns text into vectors; its name is remembered and another is refused.
         create: make the database when there is none.
-        hooks: the user's own models.
+        hooks: the user's own functions; see `Hooks`.
     Raises:
         MemlabError: NOT_FOUND `file`, VALIDATION `foreign`, `embedder`, PERMISSION `locked`, INTERNAL `damaged`, …
     """
 
-    def __init__(self, database: Database, embedder: Embedder, settings: Settings, hooks: Hooks = NONE) -> None:
+    def __init__(self, database: Database, embedder: Embedder, settings: Settings, hooks: Hooks | None = None) -> None:
         self.database = database
         self.embedder = embedder
         self.settings = settings
@@ -50,7 +50,8 @@ class Storage:
             embedder,
             vector_threads=settings.pool.vector_threads if settings.pool else 1,
             rerank=settings.index.kind == "sq8",
-            hooks=hooks,
+            retrieval=settings.retrieval,
+            hooks=hooks or Hooks(),
         )
         self._writer = Writer(database, self.indexes, self._reader)
         self._writer.forget_old_keys(settings.storage.keys_kept_days)
@@ -58,7 +59,7 @@ class Storage:
 
     @classmethod
     def open(
-        cls, path: str | Path, settings: Settings, embedder: Embedder, *, create: bool = True, hooks: Hooks = NONE
+        cls, path: str | Path, settings: Settings, embedder: Embedder, *, create: bool = True, hooks: Hooks | None = None
     ) -> Storage:
         """Open or create the database at *path* and bring its indexes up to date."""
         database = Database.open(

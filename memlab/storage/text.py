@@ -93,6 +93,22 @@ class _Snapshot(msgspec.Struct, frozen=True):
     forgotten_sessions: frozenset[int] = frozenset()
 
 
+class Word(msgspec.Struct, frozen=True):
+    """What the texts of a scope hold of one word.
+
+    Attributes:
+        times: how much the question asks for it.
+        counted: how many texts hold it.
+        seqs: of texts that hold it, int64, those with the highest parts first.
+        parts: of those, (k1 + 1) tf / (tf + k1 (1 - b + b dl / average)): BM25 before the word's rarity counts, float64.
+    """
+
+    times: float
+    counted: int
+    seqs: np.ndarray
+    parts: np.ndarray
+
+
 class TextIndex:
     """All texts of a database, for many threads; one thread at a time folds."""
 
@@ -309,6 +325,53 @@ class TextIndex:
             found += [(-score, seq) for seq, score in waiting.items() if score >= enough]
         found = heapq.nsmallest(limit, found) if len(found) > limit else sorted(found)
         return np.array([seq for _, seq in found], np.int64), np.array([-score for score, _ in found], np.float32)
+
+    def by_word(
+        self, text: str, *, session: int, layer: str, limit: int, weights: Sequence[tuple[str, float]] = ()
+    ) -> list[Word]:
+        """Return for each word of *text* the texts of a session's layer that hold it, *limit* at most.
+
+        Args:
+            weights: of further stems, or to be added to those of the text's own, which count 1 for each time they stand there.
+        """
+        scope = scope_of(session, layer)
+        asked: dict[str, float] = {}
+        for token in map(stem, split(text)):
+            if token:
+                asked[token] = asked.get(token, 0.0) + 1.0
+                if len(asked) == _TOKENS:
+                    break
+        for token, weight in weights:
+            asked[token] = asked.get(token, 0.0) + weight
+        words: list[Word] = []
+        with _errors():
+            with self._lock:  # tails change in place
+                snapshot = self._snapshot
+                terms = _weigh(snapshot, scope, "stems", Counter(dict.fromkeys(asked, 1)), None)
+                waiting: list[dict[int, float]] = [{} for _ in terms]
+                counts = [0] * len(terms)
+                average = snapshot.average_length
+                if any(tail.documents for tail in snapshot.tails):
+                    average = average or _average_length(snapshot.tails)
+                for tail in snapshot.tails:
+                    for place, term in enumerate(terms):
+                        counts[place] += tail.containing(scope, "stems", term.token)
+                        tail.score(scope, "stems", [term], average, waiting[place])
+            gone = session in snapshot.forgotten_sessions
+            for term, there, count in zip(terms, waiting, counts, strict=True):
+                found = [] if gone else _best(snapshot, scope, "stems", [term], limit, None)
+                found += [(-score, seq) for seq, score in there.items()]
+                found.sort()
+                del found[limit:]
+                words.append(
+                    Word(
+                        asked[term.token],
+                        count + int(snapshot.searcher.doc_freq("stems", scope + term.token)),
+                        np.array([seq for _, seq in found], np.int64),
+                        np.array([-score / term.weight for score, _ in found], np.float64),
+                    )
+                )
+        return words
 
     def load(self, rows: Iterable[Row]) -> None:
         """Take in many texts past the tail; they are found when this returns, all or, where it raises, none."""

@@ -84,6 +84,15 @@ def load_locomo(folder: str | Path, *, upcoming_share: float = 0.1) -> Corpus:
     )
 
 
+def load_categories(folder: str | Path) -> list[str]:
+    """Return the category of every question of a folder, in the order of its file; "" where it has none."""
+    path = Path(folder) / "questions.parquet"
+    asked = _read(path, _QUESTIONS)
+    if "category" not in asked.columns:
+        return [""] * len(asked)
+    return asked["category"].cast(pl.String).fill_null("").to_list()
+
+
 def _read(path: Path, columns: Mapping[str, type[pl.DataType] | None]) -> pl.DataFrame:
     if not path.is_file():
         raise validation("data", f"no file '{path}'; a LoCoMo folder holds turns.parquet and questions.parquet")

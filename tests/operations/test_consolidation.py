@@ -211,7 +211,7 @@ def summarised(texts):
 
 def test_the_users_summariser_writes_the_memory(tmp_path):
     """A summariser given to `Memory.open` is told each group and writes the content; nothing else changes."""
-    with Memory.open(tmp_path / "memory.duckdb", embedder=HashingEmbedder(64), hooks=Hooks(summariser=summarised)) as memory:
+    with Memory.open(tmp_path / "memory.duckdb", embedder=HashingEmbedder(64), hooks=Hooks(summarise=summarised)) as memory:
         tea = remembered(memory, *TEA)
         (id,) = memory.consolidation.consolidate().stored
         fact = memory.semantic.get(id)
@@ -221,12 +221,12 @@ def test_the_users_summariser_writes_the_memory(tmp_path):
 @pytest.mark.parametrize("given", [" ", "x" * 16_385, "\ud800", None, 5])
 def test_a_wrong_summary_is_refused(tmp_path, given):
     """What is not a text that fits is one clear error, and changes nothing."""
-    with Memory.open(tmp_path / "memory.duckdb", embedder=HashingEmbedder(64), hooks=Hooks(summariser=lambda _: given)) as memory:
+    with Memory.open(tmp_path / "memory.duckdb", embedder=HashingEmbedder(64), hooks=Hooks(summarise=lambda _: given)) as memory:
         remembered(memory, *TEA)
         before = memory.session.export()
-        with pytest.raises(MemlabError, match="summariser gave") as caught:
+        with pytest.raises(MemlabError, match="the hook summarise returned") as caught:
             memory.consolidation.consolidate()
-        assert (caught.value.type, caught.value.reason) == (ErrorType.INTERNAL, "summariser")
+        assert (caught.value.type, caught.value.reason) == (ErrorType.INTERNAL, "hook")
         assert memory.session.export() == before
 
 
@@ -239,10 +239,10 @@ def test_a_failing_summariser_changes_nothing(tmp_path):
             raise RuntimeError("the key is hunter2")
         return summarised(texts)
 
-    with Memory.open(tmp_path / "memory.duckdb", embedder=HashingEmbedder(64), hooks=Hooks(summariser=summarise)) as memory:
+    with Memory.open(tmp_path / "memory.duckdb", embedder=HashingEmbedder(64), hooks=Hooks(summarise=summarise)) as memory:
         remembered(memory, *TEA)
         before = memory.session.export()
-        with pytest.raises(MemlabError, match="the summariser failed: RuntimeError") as caught:
+        with pytest.raises(MemlabError, match="the hook summarise failed: RuntimeError") as caught:
             memory.consolidation.consolidate()
         assert "hunter2" not in str(caught.value)
         assert memory.session.export() == before
