@@ -214,7 +214,7 @@ def consolidate(
         return Consolidated(run=None, strategy=way, remaining=remaining + fresh, progress=0.0, complete=False)
     progress = (total - remaining) / total if total else 1.0
     if not fresh:
-        return Consolidated(run=None, strategy=way, progress=progress)
+        return Consolidated(run=None, strategy=way, remaining=remaining, progress=progress, complete=not remaining)
     stored, reinforced = yield from _store(drafts)
     alone = tuple(events[place].id for place in sorted(place for group in groups if len(group) < settings[2] for place in group))
     through = events[-1].id
