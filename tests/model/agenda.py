@@ -12,9 +12,23 @@ from typing import Any, ClassVar
 import msgspec
 import numpy as np
 from hypothesis import strategies as st
-from hypothesis.stateful import rule
+from hypothesis.stateful import initialize, rule
 
-from tests.model.machine import close, embed, limits, maybe_moments, moments, picks, shown, tags, texts, unit, vectors
+from tests.model.machine import (
+    START,
+    close,
+    embed,
+    limits,
+    maybe_moments,
+    moments,
+    parts,
+    picks,
+    shown,
+    tags,
+    texts,
+    unit,
+    vectors,
+)
 from tests.model.reference import Item, Reference, Refused, once
 
 END = datetime(9999, 1, 1, tzinfo=UTC)
@@ -71,6 +85,7 @@ class Agenda:
     reference: Reference
     rows: list[Row] = field(default_factory=list)
     looked: dict[str, int] = field(default_factory=dict)  # by session, the number of the last event looked at
+    stored: int = 0
 
     # --- what every layer does ----------------------------------------------------------------------------------------
 
@@ -99,7 +114,8 @@ class Agenda:
     def add(self, session: str, layer: str, id: str, fields: dict[str, Any], vector: np.ndarray | None = None) -> Row:
         """Store a record under the id that memlab gave it."""
         now = self.reference.now
-        row = Row(id, len(self.rows), session, layer, fields, vector, now, now, born=self.reference._number)
+        self.stored += 1
+        row = Row(id, self.stored, session, layer, fields, vector, now, now, born=self.reference._number)
         self.rows.append(row)
         return row
 
@@ -336,6 +352,24 @@ class AgendaRules:
         super().__init__()
         self.agenda = self.agenda_type(self.reference)
         self.reference.parts.append(self.agenda)
+
+    @initialize(settings=parts)
+    def open(self, settings: dict[str, Any]) -> None:
+        """Begin with a little of everything: most steps would go by before anything waits for anything."""
+        super().open(settings)
+        rest = {"description": None, "embedding": None, "goal": 0}
+        for who in range(0, 12 * len(self.reference.sessions), 12):
+            self.create_goal(who, "House", None, 1)
+            self.create_goal(who, "Garden", None, 0)
+            self.create_task(who, "Tea", before=[], priority="normal", due_at=None, **rest)
+            self.create_task(who, "Garden", before=[0], priority="low", due_at=START, **rest | {"goal": 24})
+            self.create_task(who, "River", before=[8], priority="urgent", due_at=START + timedelta(days=9), **rest)
+            self.create_procedure(who, "Greet", ["greet {who}", "keep {{who}}"], None, None)
+            self.execute(who, 0, None)
+            for kind in ("tags", "both", "task"):
+                self.register_trigger(who, "Think", kind, START, "Tea", ["red", "blue"], 0.2, 0)
+            for episode in range(2):
+                self.live(who, episode, ["dig", "sow", "reap"], START)
 
     def record(self, pick: int, session: str, layer: str) -> str:
         """Return an id: usually of this session, sometimes of another, or of nothing."""
