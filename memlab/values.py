@@ -519,6 +519,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """One way that a part of a search could have gone.
 
     Attributes:
+        layer: whose memories were searched.
         part: `vector` or `text`.
         way: `pre_filter` compares all that pass the filter, `push_down` gives the filter to the index, `post_filter` filters
             what an unfiltered search found.
@@ -527,6 +528,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
         estimated_us, cost_us: microseconds; what it really took is known of the chosen way alone.
     """
 
+    layer: str
     part: str
     way: str
     chosen: bool
@@ -541,7 +543,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         index: the kind of the vector index.
-        memories: of the session and layer.
+        memories: of the session, in the layers that were searched.
         estimated_matching, matching: how many pass the filter; counted only where the way that was gone counted them.
         recall: recall@10 of the vector part: 1 for an exact search, else what the index was calibrated to; None where there
             was no vector part.

@@ -307,6 +307,8 @@ def _retrieved(
     query_embedding: np.ndarray | None,
     *,
     with_vectors: bool = False,
+    way: Literal["auto", "pre_filter", "push_down"] | None = None,
+    explain: bool = False,
 ) -> Generator[Demand, Any, tuple[Gathered, dict[str, np.ndarray]]]:
     """Return candidates and the parts of their scores, by a strategy of `rag.retrieve`."""
     settings: RetrievalSettings = yield Tuning()
@@ -323,6 +325,8 @@ def _retrieved(
         context=contextual,
         periods=periods,
         with_vectors=with_vectors,
+        way=way,
+        explain=explain,
     )
     words = 0.0 if strategy == "vector" else 1.0
     meaning = {"vector": 1.0, "text": 0.0}.get(strategy, settings.meaning_weight)
@@ -347,6 +351,11 @@ def retrieve(
     limit: Limit = 10,
     strategy: RetrievalStrategy = "contextual",
     layers: Layers = (),
+    way: Annotated[
+        Literal["auto", "pre_filter", "push_down"],
+        Meta(description="Compare all vectors of the session, or ask the index for it; auto takes the cheaper by estimate."),
+    ] = "auto",
+    explain: Annotated[bool, Meta(description="Say with the answer, in `explanation`, why it was searched that way.")] = False,
     query_embedding: QueryEmbedding | None = None,
 ) -> Plan[Table[Passage]]:
     """Return the passages of all layers that best answer *query*, best first.
@@ -355,8 +364,8 @@ def retrieve(
     doi 10.1145/1183614.1183673), and favours the source and the days or months that the query names. Words count by BM25,
     meaning by cosine; both are scaled so that the best is 1, and added (Fox, Shaw 1994).
     """
-    found, parts = yield from _retrieved(query, limit, strategy, chosen_layers(layers), query_embedding)
-    return Table(passages_of(found, parts, limit))
+    found, parts = yield from _retrieved(query, limit, strategy, chosen_layers(layers), query_embedding, way=way, explain=explain)
+    return Table(passages_of(found, parts, limit), explanation=found.explanation)
 
 
 @operation(

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from memlab.errors import MemlabError, not_found
-from memlab.values import Mark
+from memlab.values import Explanation, Mark
 
 T = TypeVar("T")
 Layer: TypeAlias = Literal[
@@ -136,6 +136,7 @@ class Gathered(msgspec.Struct, frozen=True):
         meaning: cosine, or what neighbours make of it; 0 where no vector was given.
         timely: whether it is of a period that was named.
         vectors: (n, dimension) float32 as the index holds them; None where they were not asked for.
+        explanation: where it was asked for.
     """
 
     values: tuple[Any, ...]
@@ -144,6 +145,7 @@ class Gathered(msgspec.Struct, frozen=True):
     meaning: np.ndarray
     timely: np.ndarray
     vectors: np.ndarray | None = None
+    explanation: Explanation | None = None
 
 
 class Gather(msgspec.Struct, frozen=True):
@@ -156,6 +158,8 @@ class Gather(msgspec.Struct, frozen=True):
         context: whether events in time lend their neighbours words and meaning, as `retrieval` in the settings says.
         periods: of which candidates are favoured.
         with_vectors: answer with vectors too.
+        way: whether all vectors of the session are compared or the index is asked, as of `Search`; None leaves it to the index.
+        explain: say why, in the answer.
     """
 
     layers: tuple[Layer, ...]
@@ -166,6 +170,8 @@ class Gather(msgspec.Struct, frozen=True):
     periods: tuple[Period, ...] = ()
     weights: tuple[tuple[str, float], ...] = ()
     with_vectors: bool = False
+    way: Literal["auto", "pre_filter", "push_down"] | None = None
+    explain: bool = False
 
 
 class Tuning(msgspec.Struct, frozen=True):

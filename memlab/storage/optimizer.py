@@ -168,7 +168,7 @@ class Optimizer:
             self._errors[key] = error if before is None else before + _LEARNING * (error - before)
 
     def candidates(
-        self, part: Part, known: Statistics, among: Sequence[Way], chosen: Way, rows: int, cost_us: float
+        self, layer: str, part: Part, known: Statistics, among: Sequence[Way], chosen: Way, rows: int, cost_us: float
     ) -> Iterable[Candidate]:
         """Yield the ways with their estimates, and of the one that was gone what it really took."""
         for way in among:
@@ -177,6 +177,7 @@ class Optimizer:
                 continue
             took = way == chosen
             yield Candidate(
+                layer=layer,
                 part=part,
                 way=way,
                 chosen=took,

@@ -64,6 +64,7 @@ class _Part(msgspec.Struct):
         matching: how many pass the filter, where they were counted.
     """
 
+    layer: ask.Layer
     part: Part
     way: Way | None
     known: Statistics | None
@@ -282,7 +283,7 @@ class Reader:
     ) -> _Part:
         """Return how a part of a search, of several questions where they go *together*, is to be executed."""
         if way is None:
-            return _Part(part, None, None)
+            return _Part(layer, part, None, None)
         directory, vectors = self._indexes.directory, self._indexes.vectors
         memories, passing, conditions = directory.estimate(session, layer, now, filter)
         text = together[0].text if part == "text" else None
@@ -304,7 +305,7 @@ class Reader:
         if not conditions:  # nothing to filter by: the session alone is always pushed down
             ways = ("pre_filter", "push_down") if part == "vector" else ("post_filter",)
         chosen = self._optimizer.choose(part, known, ways) if way == "auto" or way not in ways else way
-        return _Part(part, chosen, known, ways)
+        return _Part(layer, part, chosen, known, ways)
 
     def _nearest(
         self,
@@ -373,29 +374,37 @@ class Reader:
             self._optimizer.learn(plan.part, plan.way, plan.known, plan.cost_us)
 
     def _explaining(self, parts: Sequence[_Part]) -> Callable[[list[Value | None]], Any]:
-        known = next(part.known for part in parts if part.known is not None)
-        vectors = self._indexes.vectors
-        by_meaning = next((part for part in parts if part.part == "vector"), None)
-        exact = by_meaning is not None and by_meaning.way == "pre_filter" and vectors.exact
-        explanation = Explanation(
-            index=known.kind,
-            memories=known.memories,
-            estimated_matching=known.passing,
-            matching=next((part.matching for part in parts if part.matching is not None), None),
-            recall=None if by_meaning is None else 1.0 if exact else vectors.recall,
-            together=known.queries,
-            candidates=tuple(
-                candidate
-                for part in parts
-                if part.known is not None and part.way is not None
-                for candidate in self._optimizer.candidates(part.part, part.known, part.ways, part.way, part.rows, part.cost_us)
-            ),
-        )
+        explanation = self._explanation(parts)
 
         def finish(values: list[Value | None]) -> tuple[list[Value], Explanation]:
             return [value for value in values if value is not None], explanation
 
         return finish
+
+    def _explanation(self, parts: Sequence[_Part]) -> Explanation:
+        """Return what was expected of the parts of a search, and what they took."""
+        vectors = self._indexes.vectors
+        by_layer = {part.layer: part for part in parts}
+        counted = {part.layer: part.matching for part in parts if part.matching is not None}
+        recalls = [
+            1.0 if part.way == "pre_filter" and vectors.exact else vectors.recall for part in parts if part.part == "vector"
+        ]
+        return Explanation(
+            index=vectors.kind_now,
+            memories=sum(part.known.memories for part in by_layer.values() if part.known is not None),
+            estimated_matching=sum(part.known.passing for part in by_layer.values() if part.known is not None),
+            matching=sum(counted.values()) if counted.keys() == by_layer.keys() else None,
+            recall=min((recall for recall in recalls if recall is not None), default=None) if None not in recalls else None,
+            together=max((part.known.queries for part in parts if part.known is not None), default=1),
+            candidates=tuple(
+                candidate
+                for part in parts
+                if part.known is not None and part.way is not None
+                for candidate in self._optimizer.candidates(
+                    part.layer, part.part, part.known, part.ways, part.way, part.rows, part.cost_us
+                )
+            ),
+        )
 
     def _rerank(
         self, wanted: Sequence[tuple[int, int, ask.Search]], by_meaning: dict[int, tuple[np.ndarray, np.ndarray]]
@@ -454,8 +463,9 @@ class Reader:
     def _gather(self, session: int, demand: ask.Gather, phases: Phases) -> ask.Gathered:
         """Return the best candidates of every layer, the best of all first."""
         found: list[tuple[ask.Layer, _Candidates]] = []
+        told: list[_Part] = []
         for layer in demand.layers:
-            gathered = self._gather_layer(session, layer, demand, phases)
+            gathered = self._gather_layer(session, layer, demand, phases, told)
             if gathered is not None:
                 found.append((layer, gathered))
         rows = self._rows.fetch({seq for _, gathered in found for seq in gathered.seqs.tolist()}, phases)
@@ -469,9 +479,10 @@ class Reader:
                 keep.append(row is not None and row[0] == layer)  # else forgotten since it was found
                 if row is not None and row[0] == layer:
                     there.append((layer, row[1]))
+        why = self._explanation(told) if demand.explain else None
         if not there:
             none = np.zeros(0)
-            return ask.Gathered((), (), none, none, none > 0, np.zeros((0, self._embedder.dimension), np.float32))
+            return ask.Gathered((), (), none, none, none > 0, np.zeros((0, self._embedder.dimension), np.float32), why)
         words, meaning, timely = (
             np.concatenate([getattr(gathered, name) for _, gathered in found])[keep] for name in ("words", "meaning", "timely")
         )
@@ -479,10 +490,12 @@ class Reader:
         if demand.with_vectors:
             vectors = np.concatenate([gathered.vectors for _, gathered in found if gathered.vectors is not None])[keep]
         return ask.Gathered(
-            tuple(value for _, value in there), tuple(layer for layer, _ in there), words, meaning, timely, vectors
+            tuple(value for _, value in there), tuple(layer for layer, _ in there), words, meaning, timely, vectors, why
         )
 
-    def _gather_layer(self, session: int, layer: ask.Layer, demand: ask.Gather, phases: Phases) -> _Candidates | None:
+    def _gather_layer(
+        self, session: int, layer: ask.Layer, demand: ask.Gather, phases: Phases, told: list[_Part]
+    ) -> _Candidates | None:
         settings = self._retrieval
         reach = settings.reach if demand.context else 0
         with phases.time("text"):
@@ -505,7 +518,15 @@ class Reader:
                 if demand.vector is not None:
                     query = np.asarray(demand.vector, np.float32)
                     depth = min(max(demand.limit, settings.pool), len(positions))
-                    _, hits = vectors.search(query[None], depth, selection=directory.selection(session, layer, wall_us()))
+                    search = ask.Search(layer, "vector", depth, vector=query)
+                    plan = self._planned("vector", session, layer, ask.EVERYTHING, demand.way, [search], wall_us())
+                    started = clock.monotonic_ns()
+                    selection = directory.selection(session, layer, wall_us())
+                    exactly = None if plan.way is None else plan.way == "pre_filter"
+                    _, hits = vectors.search(query[None], depth, selection=selection, exactly=exactly)
+                    plan.rows = plan.matching = len(positions)
+                    self._learn(plan, started)
+                    told.append(plan)
                     near = timeline.ranks[np.searchsorted(positions, hits[0][hits[0] >= 0])]
             with phases.time("context"):
                 known = [np.isin(word.seqs, seqs) for word in words]

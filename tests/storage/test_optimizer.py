@@ -171,3 +171,18 @@ def test_a_filtered_answer_equals_brute_force_over_the_session(world):
     wanted = {world.contents[allowed[place]] for place in np.argsort(-(stored @ vector))[:5]}
     found = world.memory.semantic.search("zzz", 5, topics=["rare7"], query_embedding=vector, strategy="pre_filter")
     assert {fact.content for fact in found} == wanted
+
+
+def test_retrieval_explains_every_layer_that_it_searched(world):
+    """rag.retrieve chooses by layer, says what it expected and what it took, and finds the same either way."""
+    given = {"query": "word1 word5", "strategy": "hybrid", "explain": True}
+    answers = {way: world.memory.rag.retrieve(**given, way=way) for way in ("auto", "pre_filter", "push_down")}
+    assert len({tuple(passage.id for passage in answer) for answer in answers.values()}) == 1
+    for way, answer in answers.items():
+        why = answer.explanation
+        assert why.memories == why.matching == len(world.contents)
+        assert {one.layer for one in why.candidates} == {"semantic"}
+        (chosen,) = [one for one in why.candidates if one.chosen]
+        assert way in ("auto", chosen.way)
+        assert chosen.rows == len(world.contents)
+    assert world.memory.rag.retrieve("word1").explanation is None
