@@ -371,7 +371,7 @@ def configure_strategy(
 # --- reading -------------------------------------------------------------------------------------------------------
 
 
-# The figures speak of events too, and events expire: a kept answer would not know when.
+# Fetches what the last hundred runs wrote. The figures speak of events too, and a kept answer would not know of those.
 @operation("consolidation.get_metrics", reads=True, cost="complex", cacheable=False, example=lambda chance, known: {})
 def get_metrics() -> Plan[ConsolidationMetrics]:
     """Return what consolidation has done so far, and how well it held.
@@ -501,6 +501,7 @@ def get_history(limit: ListLimit = 20, cursor: Cursor | None = None) -> Plan[Tab
     return Table(values, following)
 
 
+# Asks for the metrics, which fetch what the last hundred runs wrote.
 @operation("consolidation.get_recommendations", reads=True, cost="complex", cacheable=False, example=lambda chance, known: {})
 def get_recommendations() -> Plan[Table[Recommendation]]:
     """Return what would make consolidation better, the most pressing first.
