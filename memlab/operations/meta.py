@@ -326,7 +326,8 @@ def get_expertise(
 ) -> Plan[Table[Expertise]]:
     """Return how much is known of a domain, or of every topic, the best known first.
 
-    expertise = mean confidence of its facts x facts / (facts + 10). Of the 500 topics with the most facts.
+    expertise = mean confidence of its facts x facts / (facts + 10). Of the 500 topics with the most facts; nothing
+    is said of a domain that no fact and no event belongs to.
     """
     if domain is not None:
         columns = yield Columns("semantic", Filter(tags=(domain,)))
@@ -348,7 +349,7 @@ def get_expertise(
                 level="expert" if value >= 0.6 else "proficient" if value >= 0.3 else "familiar" if facts else "none",
             )
         )
-    return Table(found)
+    return Table(one for one in found if one.facts or one.events)
 
 
 def _expertise(facts: int, mean: float | None) -> float:

@@ -461,8 +461,9 @@ class InsightRules:
         pair = self._read("meta.get_expertise", who, lambda session: self.insight.expertise(session, topic), domain=topic)
         if pair is None:
             return
-        (found,) = pair[0]
-        close({name: getattr(found, name) for name in pair[1]}, pair[1])
+        assert len(pair[0]) == bool(pair[1]["facts"] or pair[1]["events"])
+        for found in pair[0]:
+            close({name: getattr(found, name) for name in pair[1]}, pair[1])
         every, _ = self._read("meta.get_expertise", who, lambda session: None)
         assert [one.facts for one in every if one.domain == topic] == ([pair[1]["facts"]] if pair[1]["facts"] else [])
         assert [one.expertise for one in every] == sorted((one.expertise for one in every), reverse=True)
