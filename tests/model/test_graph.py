@@ -11,7 +11,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from memlab.operations import operations
 from tests.model import graph
-from tests.model.graph import GraphReference, GraphRules, Link, Node
+from tests.model.graph import GraphReference, GraphRules, Node
 from tests.model.machine import MemoryMachine
 from tests.model.reference import Reference
 
@@ -48,34 +48,6 @@ class SeesOtherSessions(GraphReference):
     def entities(self, session: str) -> list[Node]:
         super().entities(session)
         return self.nodes
-
-
-class NeverExpires(GraphReference):
-    """Time does nothing to a relationship."""
-
-    def is_there(self, link: Link) -> bool:
-        return True
-
-
-class KeepsLinksOfForgottenFacts(GraphReference):
-    """A fact leaves its relationship behind."""
-
-    def forgot(self, facts: set[str]) -> None:
-        pass
-
-
-class LeavesStrength(GraphReference):
-    """Nothing changes a relationship."""
-
-    def change(self, link: Link, **changes: Any) -> None:
-        pass
-
-
-class TakesDirectionsForNothing(GraphReference):
-    """Every relationship is walked both ways."""
-
-    def ways(self, session: str, directed: bool) -> list[tuple[str, str, float]]:
-        return super().ways(session, directed=False)
 
 
 WRONG = [one for one in GraphReference.__subclasses__() if one.__module__ == __name__]
