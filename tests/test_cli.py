@@ -52,6 +52,8 @@ def test_every_command_has_help_with_an_example(name, capsys):
         (["compare", "x/1"], "Missing argument"),
         (["compare", "x/1", "x/2"], "no run 'x/1'"),
         (["compare", "x/1", "x/2", "--floor", "x/3"], "twice or more"),
+        (["leak", "--duration", "0"], "--duration"),
+        (["leak", "--workload", "no/such.yaml"], "no workload file 'no/such.yaml'"),
         (["load"], "--rate for an open loop, or --clients"),
         (["load", "--rate", "9", "--clients", "9"], "not both"),
         (["load", "--rate", "0"], "--rate"),
@@ -133,6 +135,16 @@ def test_load_answers_in_json_alone(root, tmp_path, monkeypatch, capsys):
     assert set(told["by_operation"]) <= {one.name for one in operations()}
     assert told["checks"]["holds"] is True
     assert (tmp_path / "results" / told["run"] / "samples.parquet").is_file()
+
+
+@pytest.mark.parametrize(("verdict", "code"), [("leak", 1), ("no leak", 0), ("inconclusive", 0)])
+def test_a_leak_is_a_failure(monkeypatch, tmp_path, verdict, code):
+    """Growth for sure ends with 1; a short run that promises nothing does not."""
+    found = {"summary": {"verdict": verdict, "why": "so it was planted"}}
+    monkeypatch.setattr("memlab.experiment.leak.run", lambda *given, **named: found)
+    file = tmp_path / "leak.json"
+    assert main(["leak", "--duration", "5", "--json", str(file)]) == code
+    assert json.loads(file.read_text()) == found
 
 
 def test_load_finds_a_rate(tmp_path, capsys):

@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from memlab.cli import bench, compare, guide, load, predict, quality, sweep, trace, tune
+from memlab.cli import bench, compare, guide, leak, load, predict, quality, sweep, trace, tune
 from memlab.errors import ErrorType, MemlabError
 from memlab.operations.listing import operations_command
 
@@ -48,6 +48,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "bench": bench.bench,
     "tune": tune.tune,
     "load": load.load,
+    "leak": leak.leak,
     "compare": compare.compare,
     "quality": quality.quality,
     "operations": operations_command,

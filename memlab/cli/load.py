@@ -71,7 +71,7 @@ def load(
         changes = _changes(rate or _START_PER_S, None, duration or 5.0, arrivals, memories, warm_up, deadline)
     else:
         changes = _changes(rate, clients, duration or 60.0, arrivals, memories, warm_up, deadline)
-    traffic = load_run.read_workload(_mix_file(workload), changes)
+    traffic = load_run.read_workload(mix_file(workload, _MIX), changes)
     output.check(json)
     mix_name = (workload or _MIX).stem
     if find_rate and p99_ms is not None:
@@ -106,11 +106,11 @@ def load(
         raise typer.Exit(1)
 
 
-def _mix_file(given: Path | None) -> Path:
+def mix_file(given: Path | None, default: Path) -> Path:
     """Return the workload's file: the default one is the repository's, wherever the command is called."""
-    if given is not None or _MIX.is_file():
-        return given or _MIX
-    return Path(__file__).resolve().parents[2] / _MIX
+    if given is not None or default.is_file():
+        return given or default
+    return Path(__file__).resolve().parents[2] / default
 
 
 def _changes(
@@ -124,6 +124,7 @@ def _changes(
 ) -> dict[str, Any]:
     """Return what the options say of a workload."""
     from memlab.errors import validation
+    from memlab.experiment.load_run import resized
 
     is_trace = arrivals not in ("constant", "poisson")
     if (rate is None) == (clients is None) and not (is_trace and rate is None and clients is None):
@@ -138,11 +139,7 @@ def _changes(
         came = {"kind": "trace", "path": arrivals, "rate_per_s": rate}
     else:
         came = {"kind": arrivals, "rate_per_s": rate}
-    changes: dict[str, Any] = {"arrivals": came, "duration_s": duration, "beside": None}
-    if memories is not None:
-        changes["corpus"] = {"events": memories}
-        if memories < 4_000:
-            changes["corpus"] |= {"questions": max(memories // 8, 1), "sessions": min(8, memories)}
+    changes: dict[str, Any] = {"arrivals": came, "duration_s": duration, "beside": None, **resized(memories)}
     if warm_up is not None:
         changes["warm_up_s"] = warm_up
     if deadline is not None:

@@ -111,6 +111,14 @@ def read_workload(path: Path, changes: Mapping[str, Any]) -> Workload:
     return made
 
 
+def resized(memories: int | None) -> dict[str, Any]:
+    """Return what a workload's corpus must be for so many events: few events answer few questions."""
+    if memories is None:
+        return {}
+    small = {"questions": max(memories // 8, 1), "sessions": min(8, memories)} if memories < 4_000 else {}
+    return {"corpus": {"events": memories, **small}}
+
+
 def run(
     traffic: Workload,
     settings: Settings,

@@ -1,0 +1,223 @@
+"""Whether memory grows while the engine works: looks at a process of its own traffic, and a slope with its interval.
+
+Rows that are stored may take memory: the traffic forgets as much as it stores, so that what grows is what is not given back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from memlab.engine import Engine
+from memlab.experiment.load import Lane, Sent, drive
+from memlab.experiment.load_run import FilledRun, Progress
+from memlab.experiment.oracle import Oracle
+from memlab.measure import clock
+from memlab.measure.in_flight import InFlight
+from memlab.measure.process import look
+from memlab.measure.trend import Trend, trend
+from memlab.settings import Settings
+from memlab.workload.mix import Mix
+from memlab.workload.spec import Workload
+
+BOUND_BYTES_PER_HOUR = 1_000_000.0
+WARM_SHARE = 0.25  # of the looks, left out of the slope
+LONG_S = 7_200.0  # from which a run may promise that there is no leak
+_CALLS = 20_000
+_LEAST_LOOKS = 16
+_HOUR_S = 3_600.0
+_SIZES = ("entries", "bytes", "rows", "memories", "tail", "in_use", "count")  # of an engine's counts, what is held now
+Planted = Callable[[], object]
+
+
+def summarise(looks: pl.DataFrame, *, warm_share: float = WARM_SHARE) -> dict[str, Any]:
+    """Return the slope of resident memory with its interval, by hour and by operation, and what else grew.
+
+    Args:
+        looks: one row a look: `at_s`, `operations` done by then, `rss_bytes`, and further counts.
+        warm_share: of the looks, left out at the beginning.
+    Returns:
+        `verdict` is `leak` where the interval of the slope lies above nought and, over two hours or more, `no leak` where it lies
+        below 1 MB/h; anything else is `inconclusive`.
+    """
+    kept = looks[int(len(looks) * warm_share) :]
+    hours = kept["at_s"].to_numpy() / _HOUR_S
+    rss = trend(hours, kept["rss_bytes"].to_numpy())
+    done = kept["operations"].to_numpy()
+    each = trend(done, kept["rss_bytes"].to_numpy())
+    span_s = float(kept["at_s"][-1] - kept["at_s"][0]) if len(kept) else 0.0
+    verdict, why = _verdict(rss, each, span_s)
+    others = {
+        name: _plain(trend(done, kept[name].to_numpy()))
+        for name in looks.columns
+        if name not in ("at_s", "operations", "rss_bytes") and kept[name].null_count() == 0 and len(kept)
+    }
+    return {
+        "looks": len(kept),
+        "warm_up_looks": len(looks) - len(kept),
+        "seconds": span_s,
+        "operations": int(kept["operations"][-1] - kept["operations"][0]) if len(kept) else 0,
+        "slope_mb_per_h": _scaled(rss, 1e-6),
+        "bytes_per_operation": _scaled(each, 1.0),
+        "autocorrelation": rss.autocorrelation,
+        "effective_looks": rss.effective,
+        "rss_mb": float(np.median(kept["rss_bytes"].to_numpy())) / 1e6 if len(kept) else None,
+        "verdict": verdict,
+        "why": why,
+        "others_per_operation": others,
+    }
+
+
+def _verdict(rss: Trend, each: Trend, span_s: float) -> tuple[str, str]:
+    low, high = rss.slope.low, rss.slope.high
+    if low is None or high is None:
+        return "inconclusive", rss.slope.note or ""
+    if low > 0 and (each.slope.low or 0) > 0 and (rss.theil_sen.low or 0) > 0:
+        return "leak", ""
+    if high >= BOUND_BYTES_PER_HOUR:
+        return "inconclusive", f"up to {high / 1e6:.3g} MB/h cannot be ruled out; measure longer"
+    if span_s < LONG_S:
+        return "inconclusive", f"the promise of less than 1 MB/h needs {LONG_S / _HOUR_S:g} h, not {span_s / 60:.3g} min"
+    return "no leak", ""
+
+
+def _scaled(found: Trend, factor: float) -> dict[str, Any]:
+    slope, check = found.slope, found.theil_sen
+
+    def times(value: float | None) -> float | None:
+        return None if value is None else value * factor
+
+    return {
+        "value": times(slope.value),
+        "low": times(slope.low),
+        "high": times(slope.high),
+        "theil_sen": times(check.value),
+        "note": slope.note,
+    }
+
+
+def _plain(found: Trend) -> dict[str, Any]:
+    return {"value": found.slope.value, "low": found.slope.low, "high": found.slope.high}
+
+
+def run(
+    traffic: Workload,
+    settings: Settings,
+    *,
+    duration_s: float,
+    every_s: float,
+    clients: int = 8,
+    seed: int = 1,
+    database: Path | None = None,
+    mix_name: str = "",
+    progress: Progress | None = None,
+    planted: Planted = lambda: None,
+) -> dict[str, Any]:
+    """Send the traffic from a few clients, look at the process again and again, and return what grew.
+
+    Args:
+        every_s: between two looks; the traffic rests while it is looked.
+        planted: called after each operation, to plant a leak.
+    """
+    leaking = _Leak(traffic, settings, seed, progress, duration_s=duration_s, every_s=every_s, clients=clients, planted=planted)
+    return leaking.whole(database, mix_name)
+
+
+class _Leak(FilledRun):
+    """Sends, rests, looks, and begins again."""
+
+    def __init__(
+        self,
+        traffic: Workload,
+        settings: Settings,
+        seed: int,
+        progress: Progress | None,
+        *,
+        duration_s: float,
+        every_s: float,
+        clients: int,
+        planted: Planted,
+    ) -> None:
+        super().__init__(traffic, settings, seed, progress)
+        self._duration_s = duration_s
+        self._every_s = every_s
+        self._clients = clients
+        self._planted = planted
+        self._done = self._failed = 0
+
+    async def measure(self, engine: Engine, mix: Mix, oracle: Oracle, counter: InFlight) -> dict[str, Any]:
+        """Return the summary and every look."""
+        calls = mix.calls(_CALLS, self.seed)
+        began = clock.monotonic_ns()
+        looks: list[dict[str, Any]] = []
+        place = 0
+
+        def take(one: Sent) -> None:
+            self._done += 1
+            self._failed += one.sample.outcome != "ok"
+            self._planted()
+
+        self.progress.begin("looking for a leak", self._duration_s)
+        spent_s = 0.0
+        # A slope needs some looks, however slow the machine is.
+        while (spent_s < self._duration_s or len(looks) < _LEAST_LOOKS) and not self.stopping.is_set():
+            turned = calls[place:] + calls[:place]
+            lane = Lane(turned, None, clients=self._clients, duration_s=self._every_s, deadline_s=self.traffic.deadline_s)
+            before = self._done
+            await drive(engine.execute, lane, counter, sink=take, stop=self.stopping)
+            counter.mean()
+            place = (place + self._done - before) % len(calls)
+            del turned, lane
+            spent_s = (clock.monotonic_ns() - began) / 1e9
+            looks.append(self._look(engine, spent_s))
+            self.progress.update(min(spent_s, self._duration_s), self._done, self._failed)
+        frame = pl.DataFrame(looks, infer_schema_length=None)
+        summary: dict[str, Any] = summarise(frame) if looks else {"verdict": "inconclusive", "why": "nothing was measured"}
+        summary["cut_short"] = self.stopping.is_set()
+        summary["failed"] = self._failed
+        return {"summary": summary, "looks": looks}
+
+    def _look(self, engine: Engine, at_s: float) -> dict[str, Any]:
+        held = msgspec.structs.asdict(look())
+        return {"at_s": at_s, "operations": self._done, **held, **_counts(engine.statistics())}
+
+
+def _counts(statistics: Mapping[str, Any]) -> dict[str, float]:
+    """Return the sizes among an engine's counts: what is held now, not what was counted since the beginning."""
+    held = {}
+    for part in ("cache", "storage"):
+        for name, value in (statistics.get(part) or {}).items():
+            if isinstance(value, (int, float)) and not isinstance(value, bool) and name.endswith(_SIZES):
+                held[f"{part}_{name}"] = float(value)
+    return held
+
+
+def as_text(whole: Mapping[str, Any]) -> str:
+    """Return what was found for a terminal."""
+    summary = whole["summary"]
+    if "looks" not in summary:
+        return f"{summary['verdict']}: {summary['why']}"
+    lines = [
+        f"{summary['verdict']}"
+        + (f": {summary['why']}" if summary["why"] else "")
+        + (" (cut short)" if summary["cut_short"] else ""),
+        f"  resident   {_line(summary['slope_mb_per_h'], 'MB/h')}",
+        f"             {_line(summary['bytes_per_operation'], 'bytes an operation')}",
+        f"  looks      {summary['looks']} after {summary['warm_up_looks']} of warm-up, worth {summary['effective_looks']:.1f}; "
+        f"{summary['seconds']:.0f} s, {summary['operations']:,} operations, {summary['failed']:,} failed",
+    ]
+    grew = [name for name, row in summary["others_per_operation"].items() if row["low"] is not None and row["low"] > 0]
+    lines.append(f"  also grew  {', '.join(grew) if grew else 'nothing that was counted'}")
+    return "\n".join(lines)
+
+
+def _line(row: Mapping[str, Any], unit: str) -> str:
+    if row["value"] is None:
+        return row["note"] or "too few"
+    between = f" (95 % interval {row['low']:.3g} to {row['high']:.3g})" if row["low"] is not None else f" ({row['note']})"
+    return f"{row['value']:.3g} {unit}{between}; Theil-Sen {row['theil_sen']:.3g}"
