@@ -60,6 +60,7 @@ class Timeline:
         [[1.0, 0.5, 0.25, 0.0]]
         """
         spread = scores.copy()
+        episodes = self.episodes[ranks]
         for distance in range(1, reach + 1):
             for weight, step in ((before, -distance), (after, distance)):
                 share = weight * decay ** (distance - 1)
@@ -67,8 +68,7 @@ class Timeline:
                     continue
                 wanted = ranks + step
                 places = np.minimum(np.searchsorted(ranks, wanted), len(ranks) - 1)
-                there = ranks[places] == wanted
-                there &= self.episodes[ranks[places]] == self.episodes[ranks]
+                there = np.flatnonzero((ranks[places] == wanted) & (episodes[places] == episodes))
                 spread[:, there] += share * scores[:, places[there]]
         return spread
 

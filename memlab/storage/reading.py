@@ -529,8 +529,12 @@ class Reader:
                     told.append(plan)
                     near = timeline.ranks[np.searchsorted(positions, hits[0][hits[0] >= 0])]
             with phases.time("context"):
-                known = [np.isin(word.seqs, seqs) for word in words]
-                lists = [timeline.ranks[np.searchsorted(seqs, word.seqs[here])] for word, here in zip(words, known, strict=True)]
+                known, lists = [], []
+                for word in words:
+                    places = np.minimum(np.searchsorted(seqs, word.seqs), len(seqs) - 1)
+                    here = seqs[places] == word.seqs
+                    known.append(here)
+                    lists.append(timeline.ranks[places[here]])
                 base = np.unique(np.concatenate([near, *lists]))
                 if not len(base):
                     return None

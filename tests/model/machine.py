@@ -888,6 +888,68 @@ class MemoryMachine(RuleBasedStateMachine):
         short = len(query.split()) <= 2
         self.fused(pair, by_words, embed(query), limit, weights if extra else ((0.5, 1.0) if short else (1.0, 1.0)))
 
+    @rule(
+        who=picks,
+        operation=st.sampled_from(
+            [
+                "rag.retrieve",
+                "rag.search",
+                "rag.hybrid_search",
+                "rag.semantic_search",
+                "rag.bm25_search",
+                "rag.retrieve_with_reranking",
+                "rag.reflective_search",
+                "rag.query_expansion",
+                "rag.get_synthesis_prompt",
+            ]
+        ),
+        query=texts,
+        limit=limits,
+        layers=st.sampled_from([[], ["episodic"], ["semantic"]]),
+    )
+    def retrieve(self, who: int, operation: str, query: str, limit: int, layers: list[str]) -> None:
+        """Search over layers: what is found is the session's, in the layers asked for, and as many as there are."""
+        session = self.session(who)
+        extra: dict[str, Any] = {} if operation == "rag.hybrid_search" else {"layers": layers}
+        wanted = [] if operation == "rag.hybrid_search" else layers
+
+        def expected() -> list[Item]:
+            there = wanted or ["episodic", "semantic"]
+            return [item for layer in there for item in self.reference.living(session, layer)]
+
+        pair = self.ask(operation, session, expected, query=query, limit=limit, **extra)
+        if pair is None:
+            return
+        answer, items = pair
+        found = list(getattr(answer, "passages", getattr(answer, "sources", answer)))
+        by_id = {item.id: item for item in items}
+        assert len({one.id for one in found}) == len(found)
+        for one in found:
+            assert (one.content, one.layer) == (by_id[one.id].content, by_id[one.id].layer), operation
+        if operation == "rag.bm25_search":
+            holding = [
+                item
+                for layer in ("episodic", "semantic")
+                for item in self.reference.holding([item for item in items if item.layer == layer], query)
+            ]
+            assert {one.id for one in found} <= {item.id for item in holding}
+            assert len(found) == min(limit, len(holding))
+        elif operation != "rag.get_synthesis_prompt":  # every vector is near in some degree
+            assert len(found) == min(limit, len(items)), operation
+
+    @rule(who=picks)
+    def retrieval_stats(self, who: int) -> None:
+        """Count what each layer offers to retrieval."""
+        session = self.session(who)
+
+        def expected() -> dict[str, int]:
+            return {layer: len(self.reference.living(session, layer)) for layer in ("episodic", "semantic")}
+
+        pair = self.ask("rag.get_stats", session, expected)
+        if pair is not None:
+            assert {layer: count for layer, count in pair[0].by_layer.items() if layer in pair[1]} == pair[1]
+            assert pair[0].memories == sum(pair[1].values())
+
     @rule(who=picks, topics=some_tags, match=matches, limit=st.integers(1, 4))
     def search_by_topic(self, who: int, topics: list[str], match: str, limit: int) -> None:
         """List facts by topic, all pages."""
