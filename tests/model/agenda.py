@@ -370,6 +370,9 @@ class AgendaRules:
                 self.register_trigger(who, "Think", kind, START, "Tea", ["red", "blue"], 0.2, 0)
             for episode in range(2):
                 self.live(who, episode, ["dig", "sow", "reap"], START)
+            same = {"context": {}, "source": None, "confidence": 1.0, "occurred_at": None, "lifetime": None, "embedding": None}
+            for some in (["red"], ["red", "blue"]):
+                self.remember(who, same | {"content": "Tea", "tags": some})
 
     def record(self, pick: int, session: str, layer: str) -> str:
         """Return an id: usually of this session, sometimes of another, or of nothing."""
