@@ -516,7 +516,8 @@ def _check_of(hint: Any) -> Check | None:
         return None if inner is None else _each(inner)
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
         hints = get_type_hints(hint, include_extras=True)
-        return _fields([(name, check) for name in hint.__struct_fields__ if (check := _check_of(hints[name])) is not None])
+        checks = [(name, check) for name in hint.__struct_fields__ if (check := _check_of(hints[name])) is not None]
+        return _fields(checks) if checks else None
     return None
 
 
@@ -595,7 +596,7 @@ def _each(check: Check) -> Check:
 
 def _fields(checks: Iterable[tuple[str, Check]]) -> Check:
     known = tuple(checks)
-    # Two names or more, so that a tuple comes: one call instead of one for each field of each item.
+    # Two names or more, so that a tuple comes: a call instead of one for each field of each item.
     values_of = attrgetter(*(name for name, _ in known), "__class__")
 
     def checked(value: msgspec.Struct) -> msgspec.Struct:
