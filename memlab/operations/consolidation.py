@@ -176,6 +176,8 @@ def consolidate(
 ) -> Plan[Consolidated]:
     """Make semantic memories of groups of alike events, each with links to the events behind it.
 
+    Events become knowledge.
+
     Looks at the events that no call has looked at, beside those that were alone before, while other writes go on. Every group
     of at least `least_events` becomes one `principle`: its content are the group's central sentences (or what the summariser
     given to `Memory.open` makes of the group), its `evidence` the events, its topics the tags that at least half of them

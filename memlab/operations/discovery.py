@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable
 from functools import lru_cache
@@ -15,6 +14,8 @@ from msgspec import Meta
 from memlab.operations import registry
 from memlab.operations.parameters import Name, Text
 from memlab.operations.registry import Operation, operation
+from memlab.operations.synonyms import GROUPS
+from memlab.storage.analysis import split, stem
 from memlab.values import Table
 
 Layer = Annotated[Name, Meta(description="Only operations of this memory layer.")]
@@ -71,7 +72,8 @@ def search(
 ) -> Table[Card]:
     """Return operations that fit a task, best first, or all of them.
 
-    Ranked by BM25F (Robertson, Zaragoza 2009) over name, description and parameters of the declarations.
+    Ranked by BM25F (Robertson, Zaragoza 2009) over name, description and parameters of the declarations; words that people
+    use for the same thing count half.
     """
     known = registry.operations(layer)
     if query is not None:
@@ -107,65 +109,66 @@ def card(name: str, detail: Literal["name", "description", "schema"]) -> Card:
 
 # --- ranking ---------------------------------------------------------------------------------------------------------
 
-FIELD_WEIGHTS = {"name": 4.0, "summary": 2.0, "details": 1.0, "parameters": 0.5}
+FIELD_WEIGHTS = {"name": 4.0, "summary": 2.0, "details": 1.0, "parameters": 0.5, "layer": 0.5}
+SYNONYM = 0.5  # how much a word of the same group counts beside the word itself
 SATURATION = 1.2  # BM25's k1
 LENGTH_NORM = 0.6  # BM25's b
-STOP_WORDS = frozenset(
-    "a an and are as at be but by can do for from had has have how i if in into is it its me my not of on or our so that the "
-    "their them then there these they this to up us was we were what when where which who will with you your".split()
-)
 
 
 def ranked(query: str, among: Iterable[Operation]) -> list[Operation]:
-    """Return the operations of *among* that share a word with *query*, best first; equals in the order of declaration."""
-    statistics = _statistics(tuple(one.name for one in registry.operations()))
-    wanted = set(words(query))
-    scores = {one.name: _score(wanted, one.name, statistics) for one in among}
-    fitting = [registry.lookup(name) for name, score in scores.items() if score > 0]
-    return sorted(fitting, key=lambda one: -scores[one.name])
+    """Return the operations of *among* that share a word with *query*, best first; equals in the order of declaration.
+
+    Each word of the query adds what it tells of an operation itself, or half of what the best of its synonyms tells where
+    that is more.
+    """
+    telling = _telling(tuple(one.name for one in registry.operations()))
+    scores: Counter[str] = Counter()
+    for word in dict.fromkeys(words(query)):
+        best = dict(telling.get(word, {}))
+        for other in _synonyms().get(word, ()):
+            for name, told in telling.get(other, {}).items():
+                best[name] = max(best.get(name, 0.0), SYNONYM * told)
+        scores.update(best)
+    return sorted((one for one in among if one.name in scores), key=lambda one: -scores[one.name])
+
+
+@lru_cache(maxsize=1)
+def _synonyms() -> dict[str, tuple[str, ...]]:
+    """Return, for each stem, the stems of its groups in the order of the alphabet."""
+    beside: dict[str, set[str]] = {}
+    for group in GROUPS:
+        stems = {stem for word in group for stem in words(word)}
+        for one in stems:
+            beside.setdefault(one, set()).update(stems - {one})
+    return {one: tuple(sorted(others)) for one, others in beside.items()}
 
 
 def words(text: str) -> list[str]:
     """Return the stems of the words of *text* that carry meaning.
 
     >>> words("Remembering the user's old events")
-    ['remember', 'user', 'old', 'event']
+    ['rememb', 'user', 'old', 'event']
     """
-    found = re.findall(r"[a-z]+|\d+", re.sub(r"'s\b", "", text.lower()))
-    return [_stem(word) for word in found if word not in STOP_WORDS]
-
-
-def _stem(word: str) -> str:
-    """Return *word* without the ending that number and tense give it; coarse, but alike for queries and declarations."""
-    for ending, instead in (("ies", "y"), ("sses", "ss"), ("ing", ""), ("ed", ""), ("es", "e"), ("s", "")):
-        if word.endswith(ending) and len(word) - len(ending) >= 3 and not word.endswith("ss"):
-            word = word[: -len(ending)] + instead
-            break
-    return word.removesuffix("e") if len(word) > 3 else word
-
-
-class _Statistics(msgspec.Struct, frozen=True):
-    """How often words stand in the declarations: weighted counts by operation, and how rare each word is."""
-
-    counts: dict[str, dict[str, float]]
-    rarity: dict[str, float]
+    return [found for word in split(text) if (found := stem(word))]
 
 
 @lru_cache(maxsize=4)
-def _statistics(names: tuple[str, ...]) -> _Statistics:
+def _telling(names: tuple[str, ...]) -> dict[str, dict[str, float]]:
+    """Return what each word of the declarations tells of each operation: how often it stands there, times how rare it is."""
     fields = {name: {field: words(text) for field, text in _fields(registry.lookup(name)).items()} for name in names}
     usual = {field: sum(len(one[field]) for one in fields.values()) / len(names) for field in FIELD_WEIGHTS}
     counts: dict[str, dict[str, float]] = {}
     for name, texts in fields.items():
-        weighed: dict[str, float] = {}
         for field, found in texts.items():
             length = 1 - LENGTH_NORM + LENGTH_NORM * len(found) / (usual[field] or 1)
             for word, times in Counter(found).items():
-                weighed[word] = weighed.get(word, 0.0) + FIELD_WEIGHTS[field] * times / length
-        counts[name] = weighed
-    carriers = Counter(word for weighed in counts.values() for word in weighed)
-    rarity = {word: math.log(1 + (len(names) - times + 0.5) / (times + 0.5)) for word, times in carriers.items()}
-    return _Statistics(counts, rarity)
+                weighed = counts.setdefault(word, {})
+                weighed[name] = weighed.get(name, 0.0) + FIELD_WEIGHTS[field] * times / length
+    for weighed in counts.values():
+        rarity = math.log(1 + (len(names) - len(weighed) + 0.5) / (len(weighed) + 0.5))
+        for name, there in weighed.items():
+            weighed[name] = rarity * there / (there + SATURATION)
+    return counts
 
 
 def _fields(one: Operation) -> dict[str, str]:
@@ -174,12 +177,6 @@ def _fields(one: Operation) -> dict[str, str]:
         "name": one.name.replace(".", " ").replace("_", " "),
         "summary": summary,
         "details": details.partition("Args:")[0].partition("Raises:")[0],
+        "layer": registry.LAYERS[one.layer],
         "parameters": " ".join(f"{name.replace('_', ' ')} {help}" for name, help in one.help.items()),
     }
-
-
-def _score(wanted: set[str], name: str, statistics: _Statistics) -> float:
-    weighed = statistics.counts[name]
-    return sum(
-        statistics.rarity[word] * weighed[word] / (weighed[word] + SATURATION) for word in sorted(wanted) if word in weighed
-    )

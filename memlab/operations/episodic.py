@@ -106,6 +106,8 @@ def recall(
 ) -> Plan[Table[Event]]:
     """Return the events that best match *query*, best first.
 
+    What happened or was said before that is about something, found by meaning and by words.
+
     `hybrid` fuses the ranking by cosine similarity and the ranking by BM25 by reciprocal ranks; `vector` and `text` use one
     of them. A filter narrows what is searched, so that *limit* matches are found wherever that many exist.
     """
@@ -196,6 +198,8 @@ def remember(
     embedding: Embedding | None = None,
 ) -> Plan[Event]:
     """Remember one event and return it.
+
+    Something that happened, or that somebody said or did.
 
     The same text may be remembered again and again: things do happen twice.
 

@@ -291,6 +291,8 @@ def get_pending_tasks(
 ) -> Plan[Table[PendingTask]]:
     """Return the open tasks that wait for no other, the most urgent first.
 
+    What to do next.
+
     urgency = rank of the priority (low 0, normal 1, high 2, urgent 3) + pressure of time, which is 0 where nothing is due,
     2 / (1 + d) where d days are left, and 2 + min(-d, 7) / 7 where the time passed -d days ago. So what is due now outweighs
     two ranks, what is due tomorrow one. Ties are in the order of due times, then of age.

@@ -385,7 +385,7 @@ def instant_search(
 
 @operation("semantic.get", reads=True, resident=True, example=lambda chance, known: {"id": known.id(chance, "semantic")})
 def get(id: FactId, version: Annotated[int, Meta(ge=1, le=1_000_000_000)] | None = None) -> Plan[Fact]:
-    """Return one memory by its id: as it is now, or as it was.
+    """Return one memory by its id: as it is now, or an earlier version of it.
 
     Args:
         version: which version, 1 being the first; the current one, where left out.
@@ -713,7 +713,7 @@ def deduplicate(
     limit: Annotated[int, Meta(ge=1, le=100_000, description="Pairs of near-duplicates looked at in one call at most.")] = 10_000,
     dry_run: Annotated[bool, Meta(description="Only say what would be merged.")] = False,
 ) -> Plan[Deduplicated]:
-    """Merge memories that say nearly the same, and keep the more confident, then the older, of each group.
+    """Merge duplicates, memories that say nearly the same, and keep the more confident, then the older, of each group.
 
     The most confident memory (the older among equals) takes in every memory at least *similarity* alike to it, then the next
     that is left does, and so on (leader clustering): no memory is taken in that is not alike to the one that stays, and a

@@ -1,0 +1,73 @@
+"""Sixty tasks in plain words, and the operations that a person would accept for each."""
+
+JUDGED: dict[str, str] = {
+    # episodic
+    "remember what the user said": "episodic.remember",
+    "save that the customer called this morning": "episodic.remember",
+    "what happened between two dates": "episodic.query_temporal",
+    "show me the latest events": "episodic.get_recent",
+    "load a whole conversation into memory at once": "episodic.bulk_remember",
+    "find past conversations about a topic by meaning": "episodic.recall",
+    "which events are tagged with work": "episodic.recall_by_tags",
+    "erase everything older than a year": "episodic.forget_where semantic.bulk_delete",
+    "page through the whole history of events": "episodic.list_events",
+    # semantic
+    "store a piece of knowledge": "semantic.store semantic.store_fact semantic.bulk_store",
+    "record that Ada works at the harbour as subject, predicate and object": "semantic.store_fact",
+    "correct a fact that has changed": "semantic.update",
+    "get rid of duplicate facts": "semantic.deduplicate",
+    "suggest matches while the user is typing": "semantic.instant_search",
+    "find facts that contain an exact word": "semantic.keyword_search",
+    "what else is similar to this memory": "semantic.search_related",
+    "which topics do we know most about": "semantic.analyze_topics meta.get_expertise",
+    "combine keyword and vector search with my own weights": "semantic.hybrid_search rag.hybrid_search",
+    "read an older version of a memory": "semantic.get",
+    # procedural
+    "learn a routine from repeated actions": "procedural.extract",
+    "write down how to deploy the service, step by step": "procedural.create",
+    "run a procedure with inputs": "procedural.execute",
+    "note whether the run worked or failed": "procedural.record_outcome",
+    "how often does this procedure succeed": "procedural.get_effectiveness",
+    "find instructions for doing something": "procedural.search",
+    # prospective
+    "add something to my todo list": "prospective.create_task",
+    "what should I do next": "prospective.get_pending_tasks",
+    "mark a task as done": "prospective.complete_task",
+    "remind me tomorrow at nine": "prospective.register_trigger",
+    "which reminders are due now": "prospective.check_triggers",
+    "how far along is a goal": "prospective.get_goal meta.get_progress_metrics",
+    "move the deadline of a task": "prospective.update_task",
+    # graph
+    "how are two people connected": "graph.find_path",
+    "link two entities": "graph.create_relationship",
+    "add a person to the knowledge graph": "graph.create_entity",
+    "which groups of entities belong together": "graph.get_communities",
+    "who is the most important node": "graph.analyze_entity",
+    "everything around an entity within two hops": "graph.get_neighborhood",
+    "list the edges of a node": "graph.get_relationships",
+    "look up an entity by name": "graph.search_entities",
+    # meta
+    "how healthy is the memory": "meta.memory_health",
+    "what do we know too little about": "meta.find_gaps",
+    "how busy is the mind, is there too much going on": "meta.get_cognitive_load",
+    "how good is the quality of what is stored": "meta.get_quality_metrics",
+    "how many memories are there in every layer": "meta.get_memory_stats",
+    "what has the agent been focused on lately": "meta.get_attention_metrics",
+    # consolidation
+    "turn events into lasting knowledge": "consolidation.consolidate",
+    "what tends to occur together": "consolidation.analyze_patterns",
+    "choose the strategy for consolidation": "consolidation.configure_strategy",
+    "is there anything left to consolidate": "consolidation.get_status",
+    "past runs of consolidation": "consolidation.get_history",
+    # rag
+    "build a prompt with sources for a language model": "rag.get_synthesis_prompt",
+    "retrieve context to answer a question from all memories": "rag.retrieve rag.search rag.semantic_search",
+    "make results more diverse by reranking": "rag.retrieve_with_reranking rag.search",
+    "expand a query with related terms": "rag.query_expansion",
+    "search again with feedback from the first results": "rag.reflective_search",
+    # discovery and session
+    "which operation should I use": "discovery.search discovery.get",
+    "start a fresh session for a new user": "session.create",
+    "download all data of a session": "session.export",
+    "delete a user's session with all that is in it": "session.delete",
+}
