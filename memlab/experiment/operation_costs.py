@@ -23,7 +23,7 @@ from memlab.errors import MemlabError
 from memlab.experiment.quiet import quiet
 from memlab.measure import clock, stats
 from memlab.measure.host import host, libraries
-from memlab.operations.registry import Examples, Operation, operations
+from memlab.operations.registry import Examples, Operation, lookup, operations
 from memlab.settings import Settings
 from memlab.storage.demands import Layer
 from memlab.workload.corpus import generate
@@ -103,6 +103,8 @@ def measure(
     Raises:
         MemlabError: VALIDATION `unknown_operation`, `unknown_layer`.
     """
+    if name is not None:
+        lookup(name)
     chosen = [one for one in operations(layer) if name is None or one.name == name]
     started = clock.now().isoformat(timespec="seconds")
     rows: list[Cost] = []

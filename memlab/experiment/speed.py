@@ -23,7 +23,6 @@ import pyarrow as pa
 
 from memlab.embedders import PrecomputedEmbedder
 from memlab.engine import Engine
-from memlab.errors import internal
 from memlab.measure import clock, stats
 from memlab.measure.floors import BareLoad, BareStore
 from memlab.measure.host import host, libraries
@@ -576,11 +575,6 @@ def report(
     }
 
 
-def encoded(report: Mapping[str, Any]) -> bytes:
-    """Return a report as JSON."""
-    return msgspec.json.format(msgspec.json.encode(report), indent=2)
-
-
 def markdown(report: Mapping[str, Any]) -> str:
     """Return a report as Markdown."""
     where = report["host"]
@@ -603,18 +597,6 @@ def markdown(report: Mapping[str, Any]) -> str:
         measured = f"{row['measured']:,.4g} {row['unit']}"
         lines.append(" | ".join(("| " + row["what"], measured, floor, shown, row["reach"], met, row["note"] + " |")))
     return "\n".join(lines) + "\n"
-
-
-def write(report: Mapping[str, Any], folder: Path) -> None:
-    """Write speed.json and speed.md to *folder*."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "speed.json").write_bytes(encoded(report))
-        (folder / "speed.md").write_text(markdown(report), encoding="utf-8")
-    except OSError as error:
-        raise internal(
-            "disk", f"the report cannot be written to {folder}: {error.strerror}; make room or pass --results"
-        ) from error
 
 
 def _fetch(bare: BareStore, seqs: Sequence[int], place: int) -> Any:
