@@ -3,6 +3,7 @@
 from memlab.charts import lean_import  # noqa: F401  before anything imports altair
 from memlab.charts.comparison import response_times
 from memlab.charts.curves import By, ratio_curve, share_curve, stack
+from memlab.charts.reach import reaches
 from memlab.charts.theme import operation_colour, svg_to_pdf, to_svg
 from memlab.charts.traffic import traffic
 from memlab.charts.ways import estimates, regrets
@@ -12,6 +13,7 @@ __all__ = [
     "estimates",
     "operation_colour",
     "ratio_curve",
+    "reaches",
     "regrets",
     "response_times",
     "share_curve",

@@ -6,6 +6,7 @@ question that has evidence is asked through `rag.retrieve`, in its own session.
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,9 +17,10 @@ import polars as pl
 
 from memlab.embedders import embedder_of
 from memlab.errors import validation
+from memlab.experiment.quiet import quiet
 from memlab.memory import Memory
 from memlab.settings import Settings
-from memlab.workload.corpus import Corpus
+from memlab.workload.corpus import Corpus, generate
 from memlab.workload.locomo import load_categories, load_locomo
 
 K = 10
@@ -186,3 +188,111 @@ def as_text(figures: Mapping[str, Any]) -> str:
         shown = "  ".join(f"{'-' if means[one] is None else format(means[one], '.4f'):>15}" for one in FIGURES)
         lines.append(f"{name:<16}{means['questions']:>6}  {shown}")
     return "\n".join(lines)
+
+
+# --- which settings ------------------------------------------------------------------------------------------------
+
+# One feature changed at a time; the empty one is the default.
+VARIANTS: Mapping[str, Mapping[str, float]] = {
+    "default": {},
+    "no neighbours": {"reach": 0},
+    "1 neighbour": {"reach": 1},
+    "2 neighbours": {"reach": 2},
+    "4 neighbours": {"reach": 4},
+    "neighbours count half": {"before": 0.3, "after": 0.3},
+    "neighbours count whole": {"before": 1.0, "after": 1.0},
+    "neighbours lend no meaning": {"meaning_after": 0.0},
+    "no meaning": {"meaning_weight": 0.0},
+    "meaning counts half": {"meaning_weight": 0.35},
+    "meaning counts more": {"meaning_weight": 1.1},
+    "no source": {"source_weight": 0.0},
+    "no dates": {"time_weight": 0.0},
+    "dates count half": {"time_weight": 0.5},
+}
+REACHED = ("turn_recall_at_10", "session_hit_at_1", "session_mrr")
+
+
+def compare(
+    folder: str | Path | None,
+    variants: Mapping[str, Mapping[str, float]] = VARIANTS,
+    *,
+    questions: int | None = None,
+    seed: int = 1,
+    tell: Tell = lambda line: None,
+) -> pl.DataFrame:
+    """Return the rows of `measure` for every variant of the settings of retrieval, in the column `variant`.
+
+    Args:
+        folder: as for `measure`; None for a small generated set, which shows that it runs and no more.
+        variants: settings of the section `retrieval`, by name.
+        questions: of each conversation at most, evenly spaced; None for all.
+    """
+    if folder is None:
+        corpus = generate(600, 3, 60, upcoming=0, seed=seed)
+        categories = [""] * len(corpus.questions)
+    else:
+        corpus, categories = load_locomo(folder, upcoming_share=0.0), load_categories(folder)
+    if questions is not None:
+        corpus = _thinned(corpus, questions)
+    frames = []
+    with tempfile.TemporaryDirectory(prefix="memlab-quality-") as place, quiet():
+        path = Path(place) / "memory.duckdb"
+        sessions = remember(corpus, path)
+        for name, changes in variants.items():
+            settings = Settings.of({"retrieval": dict(changes)})
+            frames.append(ask(corpus, categories, path, sessions, settings=settings).with_columns(variant=pl.lit(name)))
+            tell(f"{name}: done")
+    return pl.concat(frames)
+
+
+def _thinned(corpus: Corpus, most: int) -> Corpus:
+    """Return the corpus with evidence for at most *most* questions of each session; the others are not asked."""
+    keep = pl.int_range(pl.len()).over("session") % ((pl.len().over("session") + most - 1) // most) == 0  # evenly spaced
+    asked = corpus.questions.with_columns(
+        pl.when(keep).then(pl.col("evidence")).otherwise(pl.lit([], dtype=pl.List(pl.Int64))).alias("evidence")
+    )
+    return dataclasses.replace(corpus, questions=asked)
+
+
+def leave_one_out(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return for each conversation the variant that is best on the others, and its figures on the one left out.
+
+    Best is the highest sum of `REACHED`, ties in the order of the variants. The row `all` is the variant that is best on
+    every conversation, with the means of the held-out figures over all questions.
+    """
+    names = rows["conversation"].unique(maintain_order=True).to_list()
+    if len(names) < 2:
+        raise validation("data", f"{len(names)} conversation; leaving one out needs two or more")
+    chosen, held = [], []
+    for name in names:
+        best = _best(rows.filter(pl.col("conversation") != name))
+        out = rows.filter((pl.col("conversation") == name) & (pl.col("variant") == best))
+        held.append(out)
+        chosen.append({"left out": name, "chosen": best, "questions": len(out), **{one: out[one].mean() for one in REACHED}})
+    together = pl.concat(held)
+    means = {one: together[one].mean() for one in REACHED}
+    return pl.DataFrame([*chosen, {"left out": "all", "chosen": _best(rows), "questions": len(together), **means}])
+
+
+def _best(rows: pl.DataFrame) -> str:
+    means = rows.group_by("variant", maintain_order=True).agg(pl.sum_horizontal(pl.col(REACHED).mean()).alias("reach"))
+    best: str = means["variant"][int(means["reach"].arg_max() or 0)]
+    return best
+
+
+def intervals(rows: pl.DataFrame, *, draws: int = 1_000, seed: int = 0) -> pl.DataFrame:
+    """Return variant, figure, value, low, high: means of `REACHED`, with 95 % intervals by bootstrap over questions.
+
+    Every variant sees the same draws. Source: Efron 1979, doi 10.1214/aos/1176344552.
+    """
+    names = rows["variant"].unique(maintain_order=True).to_list()
+    first = rows.filter(pl.col("variant") == names[0])
+    places = np.random.default_rng(seed).integers(0, len(first), (draws, len(first)))
+    found = []
+    for name in names:
+        mine = rows.filter(pl.col("variant") == name)
+        for figure in REACHED:
+            values = mine[figure].to_numpy()
+            low, high = np.quantile(values[places].mean(axis=1), [0.025, 0.975]).tolist()
+            found.append({"variant": name, "figure": figure, "value": float(values.mean()), "low": low, "high": high})
+    return pl.DataFrame(found)

@@ -177,3 +177,15 @@ def test_ways_are_drawn_beside_the_best_and_beside_their_estimates():
     svg = charts.to_svg(charts.stack(charts.regrets(pl.DataFrame(rows)), charts.estimates(searches), title="Chosen well"))
     for text in ("no filter", "topic of 1 %", "median time / best forced way", "estimated (µs)", "measured (µs)", "auto"):
         assert text in svg
+
+
+def test_reach_is_drawn_with_its_intervals():
+    """Every variant and figure is named, on one axis."""
+    rows = [
+        {"variant": variant, "figure": figure, "value": 0.5, "low": 0.4, "high": 0.6}
+        for variant in ("default", "no dates")
+        for figure in ("turn_recall_at_10", "session_mrr")
+    ]
+    svg = charts.to_svg(charts.stack(charts.reaches(pl.DataFrame(rows)), title="Found"))
+    for text in ("default", "no dates", "turn recall@10", "session MRR", "mean over questions"):
+        assert text in svg

@@ -9,7 +9,7 @@ import pytest
 
 from memlab.cli import main
 from memlab.errors import MemlabError
-from memlab.experiment.quality import FIGURES, as_text, judged, measure, report
+from memlab.experiment.quality import FIGURES, as_text, compare, intervals, judged, leave_one_out, measure, report
 
 SITTINGS = ["a", "a", "b", "b", "c"]
 
@@ -130,3 +130,58 @@ def test_the_reach_on_real_conversations(shared_data):
     assert overall["turn_recall_at_10"] >= 0.78
     assert overall["session_hit_at_1"] >= 0.74
     assert overall["session_mrr"] >= 0.83
+
+
+def rows_of(figures):
+    """Rows of two questions in each conversation, from (variant, conversation): the figure of both."""
+    return pl.DataFrame(
+        [
+            {"variant": variant, "conversation": name, "question": number} | dict.fromkeys(FIGURES, value)
+            for (variant, name), value in figures.items()
+            for number in range(2)
+        ]
+    )
+
+
+def test_a_choice_does_not_see_the_conversation_left_out():
+    """Each conversation is measured with what is best on the others, be it worse there."""
+    rows = rows_of(
+        {
+            ("default", "x"): 0.5,
+            ("default", "y"): 0.5,
+            ("default", "z"): 0.5,
+            ("other", "x"): 1.0,
+            ("other", "y"): 0.2,
+            ("other", "z"): 0.2,
+        }
+    )
+    found = leave_one_out(rows).rows_by_key("left out", named=True, unique=True)
+    assert {name: row["chosen"] for name, row in found.items()} == {
+        "x": "default",
+        "y": "other",
+        "z": "other",
+        "all": "default",
+    }
+    assert found["x"]["session_mrr"] == 0.5
+    assert found["all"]["session_mrr"] == pytest.approx((0.5 + 0.2 + 0.2) / 3)
+    with pytest.raises(MemlabError, match="needs two or more"):
+        leave_one_out(rows.filter(pl.col("conversation") == "x"))
+
+
+def test_intervals_hold_their_means():
+    """Where all questions are alike the interval is a point; otherwise it is around the mean, the same for the same seed."""
+    rows = rows_of({("default", "x"): 0.5, ("default", "y"): 0.5, ("other", "x"): 1.0, ("other", "y"): 0.0})
+    found = intervals(rows)
+    assert found.equals(intervals(rows))
+    by = found.rows_by_key(["variant", "figure"], named=True, unique=True)
+    assert [by["default", "session_mrr"][name] for name in ("value", "low", "high")] == [0.5, 0.5, 0.5]
+    assert by["other", "session_mrr"]["low"] < 0.5 < by["other", "session_mrr"]["high"]
+
+
+def test_variants_are_compared_on_generated_conversations():
+    """Without a folder a small generated set is asked, each variant the same questions."""
+    rows = compare(None, {"default": {}, "no neighbours": {"reach": 0}}, questions=4)
+    counts = rows.group_by("variant").agg(pl.len(), pl.col("question").sort().implode())
+    assert counts["len"].n_unique() == 1
+    assert 0 < counts["len"][0] <= 12
+    assert rows["turn_recall_at_10"].mean() > 0
