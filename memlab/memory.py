@@ -45,6 +45,9 @@ class Memory:
 
     episodic: Layer
     semantic: Layer
+    procedural: Layer
+    prospective: Layer
+    graph: Layer
     meta: Layer
     consolidation: Layer
     rag: Layer

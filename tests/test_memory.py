@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import pydoc
 from pathlib import Path
 
 import polars
 import pytest
+from IPython.core.completer import provisionalcompleter
+from IPython.terminal.interactiveshell import TerminalInteractiveShell
 
 from memlab.embedders import HashingEmbedder
 from memlab.errors import MemlabError
 from memlab.memory import Memory
+from memlab.operations import registry
 from memlab.operations.registry import operations
 
 EMBEDDER = HashingEmbedder(64)
@@ -24,14 +28,43 @@ def memory(tmp_path: Path):
 
 
 def test_every_operation_is_a_method_with_signature_and_help(memory: Memory) -> None:
-    """Tab completion finds each operation; its signature and docstring are the declaration's."""
+    """Its signature is the declaration's with the options of any call; `help()` and `?` show it and the whole docstring."""
     for declared in operations():
         layer, _, name = declared.name.partition(".")
         method = getattr(getattr(memory, layer), name)
-        assert name in dir(getattr(memory, layer))
-        assert inspect.getdoc(method).startswith(declared.summary[:20])
-        given = set(inspect.signature(method).parameters)
-        assert set(declared.parameters_type.__struct_fields__) <= given and "session" in given
+        shown = inspect.signature(method)
+        options = ["session", "deadline_s"] + ([] if declared.reads else ["idempotency_key"])
+        assert list(shown.parameters) == [*declared.parameters_type.__struct_fields__, *options]
+        assert shown.return_annotation == registry.result_name(declared.result_type)
+        for parameter, told in declared.signature.parameters.items():
+            assert shown.parameters[parameter].default == told.default
+        assert inspect.getdoc(method) == inspect.getdoc(declared.plan)
+        text = pydoc.plain(pydoc.render_doc(method))
+        assert f"{name}(" in text
+        assert declared.summary.split()[0] in text
+
+
+def test_layers_are_annotated() -> None:
+    """A type checker and an editor know every layer of a memory."""
+    assert list(inspect.get_annotations(Memory)) == [name for name, _ in registry.layers()]
+
+
+def test_tab_completes_every_operation(memory: Memory) -> None:
+    """In JupyterLab, which asks IPython's completer, every layer and operation is completed, and every parameter by its own."""
+    shell = TerminalInteractiveShell()
+    shell.user_ns["memory"] = memory
+
+    def completed(typed: str) -> set[str]:
+        with provisionalcompleter():
+            return {one.text.lstrip(".") for one in shell.Completer.completions(typed, len(typed))}
+
+    assert {one.layer for one in operations()} <= completed("memory.")
+    for layer in {one.layer for one in operations()}:
+        assert {one.name.partition(".")[2] for one in operations(layer)} <= completed(f"memory.{layer}.")
+    shell.Completer.use_jedi = False  # jedi reads the source of one method for all of them; IPython asks for the signature
+    for declared in operations():
+        given = completed(f"memory.{declared.name}(")
+        assert {f"{name}=" for name in declared.parameters_type.__struct_fields__} <= given, declared.name
 
 
 def test_a_notebook_s_first_minute(memory: Memory) -> None:

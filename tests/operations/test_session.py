@@ -2,11 +2,16 @@
 
 import io
 import json
+import random
 
+import duckdb
 import polars
 import pytest
 
+from memlab.embedders import HashingEmbedder
 from memlab.errors import ErrorType, MemlabError
+from memlab.memory import Memory
+from tests.operations.creators import fill, registered
 
 
 def test_ids_of_sessions_cannot_be_guessed(memory):
@@ -98,3 +103,33 @@ def test_the_default_session_is_emptied(memory):
     assert len(memory.episodic.recall("tea")) == 0
     memory.episodic.remember("coffee")
     assert [event.content for event in memory.episodic.get_recent()] == ["coffee"]
+
+
+def test_nothing_of_any_layer_is_left_of_a_deleted_session(tmp_path):
+    """Rows, earlier versions, keys and index entries of every layer are gone from the files, and those of others are there."""
+    path = tmp_path / "memory.duckdb"
+    with Memory.open(path, embedder=HashingEmbedder(64)) as memory:
+        names = {word: memory.session.create() for word in ("quagga", "wombat")}
+        for word, session in names.items():
+            ids = fill(memory, session, random.Random(1))
+            assert set(ids) == set(registered())
+            memory.episodic.remember(word, session=session, idempotency_key=word)
+            fact = memory.semantic.store(word, session=session)
+            memory.semantic.update(fact.id, content=f"no {word}", session=session)
+        codes = {word: memory.engine.storage.indexes.codes[session] for word, session in names.items()}
+        held = memory.session.list()
+        memory.session.delete(session=names["quagga"])
+        assert [entry for entry in held if entry.session != names["quagga"]] == list(memory.session.list())
+    with duckdb.connect(str(path), read_only=True) as database:
+        tables = database.execute("SELECT table_name FROM information_schema.columns WHERE column_name = 'session'").fetchall()
+        assert {"memories", "versions", "idempotency"} < {table for (table,) in tables}
+        column = {table: "code" if table == "sessions" else "session" for (table,) in tables}
+        for word, is_there in (("quagga", False), ("wombat", True)):
+            for table, name in column.items():
+                ((rows,),) = database.execute(f"SELECT count(*) FROM {table} WHERE {name} = ?", [codes[word]]).fetchall()
+                assert bool(rows) == is_there, (word, table)
+        layers = database.execute("SELECT DISTINCT layer FROM memories WHERE session = ?", [codes["wombat"]]).fetchall()
+        assert {layer for (layer,) in layers} >= set(registered())
+    files = b"".join(file.read_bytes() for file in path.with_name("memory.duckdb.index").rglob("*") if file.is_file())
+    assert b"wombat" in files
+    assert b"quagga" not in files
