@@ -11,12 +11,13 @@ import asyncio
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_origin
 
 from memlab.errors import MemlabError
 from memlab.experiment.load import Execute, Sent
 from memlab.measure.recorder import Sample
 from memlab.operations.registry import Operation, lookup
+from memlab.values import Table
 from memlab.workload.mix import Call
 
 K = 10
@@ -26,7 +27,8 @@ _SAME = 1e-5  # scores of the same row differ by rounding between kinds of index
 
 def can_be_judged(operation: Operation) -> bool:
     """Return whether its answers are a list of best matches for a query."""
-    return operation.reads and {"query", "limit"} <= set(operation.parameters_type.__struct_fields__)
+    lists = get_origin(operation.result_type) is Table
+    return operation.reads and lists and {"query", "limit"} <= set(operation.parameters_type.__struct_fields__)
 
 
 async def recall_of(execute: Execute, calls: Sequence[Call], sent: Sequence[Sent]) -> dict[int, float]:

@@ -6,7 +6,6 @@ import calendar
 import re
 from collections.abc import Iterable
 
-from memlab.storage.analysis import split
 from memlab.storage.demands import Period
 
 _MONTHS = {name.lower(): number for number, name in enumerate(calendar.month_name) if name}
@@ -59,6 +58,10 @@ def source_named(text: str, sources: Iterable[str | None]) -> str | None:
     >>> source_named("What did Ada say to the crew?", ["Ada", "Bo", None])
     'Ada'
     """
-    said = set(split(text))
-    named = {source for source in sources if source and (words := split(source)) and said.issuperset(words)}
+    said = set(_words(text))
+    named = {source for source in sources if source and (words := _words(source)) and said.issuperset(words)}
     return named.pop() if len(named) == 1 else None
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())

@@ -21,7 +21,6 @@ from memlab.operations.cues import periods_of, source_named
 from memlab.operations.parameters import Limit, Query, QueryEmbedding, Share, Similarity
 from memlab.operations.registry import operation
 from memlab.settings import RetrievalSettings
-from memlab.storage.analysis import split, stem
 from memlab.storage.demands import Consult, Count, Demand, Embed, Gather, Gathered, Layer, Period, Plan, Tuning
 from memlab.storage.fusion import reciprocal_rank
 from memlab.values import Passage, Table
@@ -240,6 +239,8 @@ def relevance_model(
         mix: share of the query itself, 0 to 1.
     Source: Abdul-Jaleel et al. 2004, UMass at TREC 2004 (RM3); Lavrenko, Croft 2001, doi 10.1145/383952.383972.
     """
+    from memlab.storage.analysis import split, stem  # loads the text index, for which the list of operations should not wait
+
     surface: dict[str, Counter[str]] = {}
 
     def stems(text: str) -> list[str]:
@@ -371,6 +372,7 @@ def retrieve(
 @operation(
     "rag.search",
     reads=True,
+    cost="complex",
     example=lambda chance, known: {
         "query": known.question(chance),
         "limit": chance.randint(1, 20),
@@ -390,7 +392,8 @@ def search(
 ) -> Plan[Table[Passage]]:
     """Return what all layers know of *query*, best first, and reranked where that is asked for.
 
-    The first ranking is that of `rag.retrieve`, `contextual`; the rerankers are those of `rag.retrieve_with_reranking`.
+    The first ranking is that of `rag.retrieve`, `contextual`; the rerankers are those of `rag.retrieve_with_reranking`. Complex: a
+    reranker ranks once more, with the vectors of every candidate.
     """
     return (yield from _reranked(query, limit, rerank, 0.7, chosen_layers(layers), query_embedding))
 
@@ -625,6 +628,7 @@ def _middle(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 @operation(
     "rag.retrieve_with_reranking",
     reads=True,
+    cost="complex",
     example=lambda chance, known: {
         "query": known.question(chance),
         "limit": chance.randint(1, 20),
@@ -645,7 +649,8 @@ def retrieve_with_reranking(
     """Return passages in a second order, made of several times as many candidates.
 
     `diverse` is maximal marginal relevance (Carbonell, Goldstein 1998, doi 10.1145/290941.291025); `hook` asks your own
-    function, such as a cross-encoder, to score every candidate against the query.
+    function, such as a cross-encoder, to score every candidate against the query. Complex: every candidate is compared with every
+    other, or the hook takes its time.
     """
     return (yield from _reranked(query, limit, method, balance, chosen_layers(layers), query_embedding))
 
@@ -653,6 +658,7 @@ def retrieve_with_reranking(
 @operation(
     "rag.get_synthesis_prompt",
     reads=True,
+    cost="complex",
     example=lambda chance, known: {
         "query": known.question(chance),
         "budget_tokens": chance.randint(100, 2_000),
@@ -669,7 +675,7 @@ def get_synthesis_prompt(
     """Return a prompt that asks a language model to answer *query* from numbered sources, within a budget.
 
     Sources are the passages of `rag.retrieve`, the best first, as many as fit whole; one that does not fit is passed over for
-    shorter ones. A token is taken to be four characters.
+    shorter ones. A token is taken to be four characters. Complex: it ranks and fetches more than the others.
     """
     found, parts = yield from _retrieved(query, limit, "contextual", chosen_layers(layers), query_embedding)
     passages = passages_of(found, parts, limit)

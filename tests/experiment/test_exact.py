@@ -65,6 +65,8 @@ def test_searches_with_a_limit_can_be_judged():
     assert can_be_judged(lookup("episodic.recall"))
     assert not can_be_judged(lookup("episodic.get_event"))
     assert not can_be_judged(lookup("episodic.remember"))
+    assert can_be_judged(lookup("rag.retrieve"))
+    assert not can_be_judged(lookup("rag.query_expansion"))  # it answers with more than a list
 
 
 def event(content, score=None):
