@@ -392,8 +392,8 @@ def search(
 ) -> Plan[Table[Passage]]:
     """Return what all layers know of *query*, best first, and reranked where that is asked for.
 
-    The first ranking is that of `rag.retrieve`, `contextual`; the rerankers are those of `rag.retrieve_with_reranking`. Complex: a
-    reranker ranks once more, with the vectors of every candidate.
+    The first ranking is that of `rag.retrieve`, `contextual`; the rerankers are those of `rag.retrieve_with_reranking`.
+    Complex: a reranker ranks once more, with the vectors of every candidate.
     """
     return (yield from _reranked(query, limit, rerank, 0.7, chosen_layers(layers), query_embedding))
 
@@ -649,8 +649,8 @@ def retrieve_with_reranking(
     """Return passages in a second order, made of several times as many candidates.
 
     `diverse` is maximal marginal relevance (Carbonell, Goldstein 1998, doi 10.1145/290941.291025); `hook` asks your own
-    function, such as a cross-encoder, to score every candidate against the query. Complex: every candidate is compared with every
-    other, or the hook takes its time.
+    function, such as a cross-encoder, to score every candidate against the query. Complex: every candidate is compared with
+    every other, or the hook takes its time.
     """
     return (yield from _reranked(query, limit, method, balance, chosen_layers(layers), query_embedding))
 
