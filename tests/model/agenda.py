@@ -364,6 +364,8 @@ class AgendaRules:
             self.create_task(who, "Tea", before=[], priority="normal", due_at=None, **rest)
             self.create_task(who, "Garden", before=[0], priority="low", due_at=START, **rest | {"goal": 24})
             self.create_task(who, "River", before=[8], priority="urgent", due_at=START + timedelta(days=9), **rest)
+            nothing = {"title": "Tea", "description": None, "status": "pending", "priority": "normal", "due_at": None}
+            self.update_task(who, 0, {"depends_on"}, nothing, [16], 1)
             self.create_procedure(who, "Greet", ["greet {who}", "keep {{who}}"], None, None)
             self.execute(who, 0, None)
             for kind in ("tags", "both", "task"):
