@@ -98,6 +98,18 @@ class Agenda:
         """Return how many records a session holds; how far it looked is one."""
         return sum(row.session == session for row in self.rows) + (session in self.looked)
 
+    def passages(self, session: str) -> list[tuple[str, str, str]]:
+        """Return (layer, id, content) of what retrieval may find."""
+        names = {PROCEDURE: ("name", "description"), TASK: ("title", "description"), GOAL: ("name", "description")}
+        names[TRIGGER] = ("action",)
+        found = []
+        for layer, fields in names.items():
+            for row in self.all(session, layer):
+                lines = [*(row.fields.get(name) for name in fields), *(row.steps if layer == PROCEDURE else ())]
+                place = "procedural" if layer == PROCEDURE else "prospective"
+                found.append((f"{place}.{layer}", row.id, "\n".join(line for line in lines if line)))
+        return found
+
     def all(self, session: str, layer: str) -> list[Row]:
         """Return the records of a layer, the oldest first."""
         if session not in self.reference.sessions:

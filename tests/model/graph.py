@@ -99,6 +99,17 @@ class GraphReference:
         """Return how many memories of a session are here."""
         return len(self.entities(session)) + len(self.relationships(session))
 
+    def passages(self, session: str) -> list[tuple[str, str, str]]:
+        """Return (layer, id, content) of what retrieval may find."""
+        nodes = [("graph.entity", node.fields, ("name", "type", "description")) for node in self.entities(session)]
+        found = [
+            (layer, fields["id"], "\n".join(fields[name] for name in names if fields[name])) for layer, fields, names in nodes
+        ]
+        for link in self.relationships(session):
+            sentence = f"{link.fields['source_name']} {link.fields['type'].replace('_', ' ')} {link.fields['target_name']}"
+            found.append(("graph.relationship", link.fields["id"], sentence))
+        return found
+
     def exported(self, session: str) -> list[tuple[str, bool, str, int]]:
         """Return (layer, current, id, version) of what an export holds."""
         rows = [("graph.entity", True, node.fields["id"], 1) for node in self.entities(session)]

@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import json
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -913,11 +914,7 @@ class MemoryMachine(RuleBasedStateMachine):
         extra: dict[str, Any] = {} if operation == "rag.hybrid_search" else {"layers": layers}
         wanted = [] if operation == "rag.hybrid_search" else layers
 
-        def expected() -> list[Item]:
-            there = wanted or ["episodic", "semantic"]
-            return [item for layer in there for item in self.reference.living(session, layer)]
-
-        pair = self.ask(operation, session, expected, query=query, limit=limit, **extra)
+        pair = self.ask(operation, session, lambda: self.reference.passages(session, wanted), query=query, limit=limit, **extra)
         if pair is None:
             return
         answer, items = pair
@@ -927,11 +924,7 @@ class MemoryMachine(RuleBasedStateMachine):
         for one in found:
             assert (one.content, one.layer) == (by_id[one.id].content, by_id[one.id].layer), operation
         if operation == "rag.bm25_search":
-            holding = [
-                item
-                for layer in ("episodic", "semantic")
-                for item in self.reference.holding([item for item in items if item.layer == layer], query)
-            ]
+            holding = self.reference.holding(items, query)
             assert {one.id for one in found} <= {item.id for item in holding}
             assert len(found) == min(limit, len(holding))
         elif operation != "rag.get_synthesis_prompt":  # every vector is near in some degree
@@ -943,12 +936,12 @@ class MemoryMachine(RuleBasedStateMachine):
         session = self.session(who)
 
         def expected() -> dict[str, int]:
-            return {layer: len(self.reference.living(session, layer)) for layer in ("episodic", "semantic")}
+            return Counter(one.layer.partition(".")[0] for one in self.reference.passages(session, []))
 
         pair = self.ask("rag.get_stats", session, expected)
         if pair is not None:
-            assert {layer: count for layer, count in pair[0].by_layer.items() if layer in pair[1]} == pair[1]
-            assert pair[0].memories == sum(pair[1].values())
+            assert Counter(pair[0].by_layer) == pair[1]
+            assert pair[0].memories == pair[1].total()
 
     @rule(who=picks, topics=some_tags, match=matches, limit=st.integers(1, 4))
     def search_by_topic(self, who: int, topics: list[str], match: str, limit: int) -> None:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -79,6 +79,14 @@ def once(given: Iterable[str]) -> tuple[str, ...]:
 def words(text: str) -> set[str]:
     """Return the words of a text that a search by words knows."""
     return {word for word in text.lower().split() if word not in STOP_WORDS}
+
+
+class Passage(NamedTuple):
+    """A memory of any layer as retrieval over layers shows it."""
+
+    layer: str
+    id: str
+    content: str
 
 
 class Reference:
@@ -164,6 +172,18 @@ class Reference:
     def holding(items: Iterable[Item], query: str) -> list[Item]:
         """Return the items that share a word with a query."""
         return [item for item in items if words(item.content) & words(query)]
+
+    def passages(self, session: str, layers: Sequence[str]) -> list[Passage]:
+        """Return what retrieval over layers may find, of every layer or of these."""
+        found = [
+            Passage(item.layer, item.id, item.content)
+            for layer in ("episodic", "semantic")
+            for item in self.living(session, layer)
+        ]
+        for part in self.parts:
+            if hasattr(part, "passages"):
+                found += [Passage(*one) for one in part.passages(session)]
+        return [one for one in found if not layers or one.layer.partition(".")[0] in layers]
 
     @staticmethod
     def beginning(items: Iterable[Item], typed: str) -> list[Item]:
