@@ -49,7 +49,7 @@ from memlab.storage.demands import (
     no_memory,
     record,
 )
-from memlab.storage.graph import GraphView, sampling_error
+from memlab.storage.graph_view import GraphView, sampling_error
 from memlab.values import Entity, Fact, Relationship, Table, entity_key, relationship_key
 
 EntityType = Annotated[Tag, Meta(description="What it is: `person`, `place`, …; any word.")]

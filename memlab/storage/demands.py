@@ -341,7 +341,7 @@ class NearDuplicates(msgspec.Struct, frozen=True):
 
 
 class Graph(msgspec.Struct, frozen=True):
-    """The session's entities and relationships as a graph, as they are now: a `GraphView` (see `storage/graph.py`)."""
+    """The session's entities and relationships as a graph, as they are now: a `GraphView` (see `storage/graph_view.py`)."""
 
 
 class Sessions(msgspec.Struct, frozen=True):

@@ -28,7 +28,7 @@ def test_both_layers_equal_the_reference():
     run_state_machine_as_test(
         AgendaMachine,
         settings=settings(
-            max_examples=15, stateful_step_count=40, deadline=None, derandomize=True, database=None, suppress_health_check=SILENT
+            max_examples=5, stateful_step_count=30, deadline=None, derandomize=True, database=None, suppress_health_check=SILENT
         ),
     )
 
@@ -127,7 +127,12 @@ def wrong_ones() -> Sequence[type[Agenda]]:
     return [one for one in Agenda.__subclasses__() if one.__module__ == __name__]
 
 
-@pytest.mark.parametrize("wrong", wrong_ones())
+SLOW = {"KeepsEveryPattern", "AllowsCircles", "MindsNoDueTime"}  # found out in minutes: in the soak
+
+
+@pytest.mark.parametrize(
+    "wrong", [pytest.param(one, marks=pytest.mark.soak if one.__name__ in SLOW else ()) for one in wrong_ones()]
+)
 def test_a_wrong_reference_is_found_out(wrong):
     """A reference that is wrong in one thing differs from memlab within a few hundred runs."""
     # The rules of other layers are left out, save what these need: they would take most of the steps.

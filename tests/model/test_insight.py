@@ -28,7 +28,7 @@ def test_insight_equals_the_reference():
     run_state_machine_as_test(
         InsightMachine,
         settings=settings(
-            max_examples=15, stateful_step_count=30, deadline=None, derandomize=True, database=None, suppress_health_check=SILENT
+            max_examples=5, stateful_step_count=30, deadline=None, derandomize=True, database=None, suppress_health_check=SILENT
         ),
     )
 

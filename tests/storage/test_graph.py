@@ -20,10 +20,12 @@ from memlab.embedders import HashingEmbedder
 from memlab.measure import clock
 from memlab.settings import Settings
 from memlab.storage import graph as graphs
+from memlab.storage import graph_view
 from memlab.storage.calls import Call
 from memlab.storage.demands import CreateSession, DeleteSession, Draft, Graph, Insert, Inserted, Remove, Replace, record
 from memlab.storage.directory import NEVER
-from memlab.storage.graph import Graphs, GraphView, sampling_error
+from memlab.storage.graph import Graphs
+from memlab.storage.graph_view import GraphView, sampling_error
 from memlab.storage.phases import Phases
 from memlab.storage.store import Storage
 
@@ -194,8 +196,8 @@ def test_sampled_betweenness_keeps_its_word(monkeypatch):
     edges = [(chance.randrange(150), chance.randrange(150), 1.0) for _ in range(600)]
     exact, sources = drawn(150, edges).betweenness()
     assert (sources, sampling_error(sources, 150)) == (150, 0.0)
-    monkeypatch.setattr(graphs, "EXACT_WORK", 0)
-    monkeypatch.setattr(graphs, "SAMPLED_WORK", 30 * 750)
+    monkeypatch.setattr(graph_view, "EXACT_WORK", 0)
+    monkeypatch.setattr(graph_view, "SAMPLED_WORK", 30 * 750)
     sampled, sources = drawn(150, edges).betweenness()
     assert sources == 30
     assert np.abs(sampled - exact).max() <= sampling_error(30, 150) < 0.25
