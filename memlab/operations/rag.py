@@ -21,6 +21,7 @@ from memlab.operations.cues import periods_of, source_named
 from memlab.operations.parameters import Limit, Query, QueryEmbedding, Share, Similarity
 from memlab.operations.registry import operation
 from memlab.settings import RetrievalSettings
+from memlab.storage.analysis import split, stem
 from memlab.storage.demands import Consult, Count, Demand, Embed, Gather, Gathered, Layer, Period, Plan, Tuning
 from memlab.storage.fusion import reciprocal_rank
 from memlab.values import Passage, Table
@@ -239,8 +240,6 @@ def relevance_model(
         mix: share of the query itself, 0 to 1.
     Source: Abdul-Jaleel et al. 2004, UMass at TREC 2004 (RM3); Lavrenko, Croft 2001, doi 10.1145/383952.383972.
     """
-    from memlab.storage.analysis import split, stem  # loads the text index, for which the list of operations should not wait
-
     surface: dict[str, Counter[str]] = {}
 
     def stems(text: str) -> list[str]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
 from itertools import compress
+from typing import TYPE_CHECKING
 
 import msgspec
-import tantivy
+
+if TYPE_CHECKING:
+    import tantivy
 
 # What says nothing about a text: the English list of Snowball and NLTK, with what is left of contractions when they are split
 # at the apostrophe. On LoCoMo's questions it finds 0.636 of the evidence in the first ten, tantivy's list of 33 words 0.587.
@@ -23,17 +27,26 @@ STOP_WORDS = frozenset(
 _LONGEST_WORD = 200  # bytes; anything longer is no word
 _MAX_STEMS = 200_000  # about 20 MB
 
-_splitter = (
-    tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.simple())
-    .filter(tantivy.Filter.remove_long(_LONGEST_WORD))
-    .filter(tantivy.Filter.lowercase())
-    .build()
-)
 # The same for ASCII: what is no letter or digit becomes a blank. A quarter of the time, most of which goes into strings.
 _ASCII = "".join(char.lower() if char.isalnum() else " " for char in map(chr, range(128))).encode().ljust(256)
-_stemmer = tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.raw()).filter(tantivy.Filter.stemmer("english")).build()
 # Stems of words seen before: a text of 20 words takes a third of the time of one analyzer that does it all.
 _stems: dict[str, str] = {}
+
+
+# Made when first used: a list of operations need not wait for a text index.
+@cache
+def _splitter() -> tantivy.TextAnalyzer:
+    import tantivy
+
+    simple = tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.simple()).filter(tantivy.Filter.remove_long(_LONGEST_WORD))
+    return simple.filter(tantivy.Filter.lowercase()).build()
+
+
+@cache
+def _stemmer() -> tantivy.TextAnalyzer:
+    import tantivy
+
+    return tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.raw()).filter(tantivy.Filter.stemmer("english")).build()
 
 
 class Document(msgspec.Struct, frozen=True, gc=False):
@@ -71,9 +84,9 @@ def split(text: str) -> list[str]:
         words = text.encode().translate(_ASCII).decode().split()
         return words if len(text) < _LONGEST_WORD else [word for word in words if len(word) < _LONGEST_WORD]
     try:
-        return _splitter.analyze(text)
+        return _splitter().analyze(text)
     except UnicodeEncodeError:  # a lone surrogate: not text, and no reason to fail
-        return _splitter.analyze(text.encode("utf-8", "replace").decode())
+        return _splitter().analyze(text.encode("utf-8", "replace").decode())
 
 
 def stem(word: str) -> str:
@@ -82,5 +95,5 @@ def stem(word: str) -> str:
     if found is None:
         if len(_stems) >= _MAX_STEMS:
             _stems.clear()
-        _stems[word] = found = "" if word in STOP_WORDS else _stemmer.analyze(word)[0]
+        _stems[word] = found = "" if word in STOP_WORDS else _stemmer().analyze(word)[0]
     return found
