@@ -154,6 +154,13 @@ class Insight:
         }
         return {layer: count for layer, count in counts.items() if count[0]}
 
+    def on_time(self, session: str) -> float | None:
+        """Return the share of open tasks that are not overdue; None where the references know of none."""
+        tasks = [row for part in self.reference.parts if hasattr(part, "all") for row in part.all(session, "task")]
+        still_open = [row for row in tasks if row.status in ("pending", "in_progress")]
+        late = [row for row in still_open if row.status == "pending" and row.due_at and row.due_at < self.reference.now]
+        return 1 - len(late) / len(still_open) if still_open else None
+
     def health(self, session: str) -> dict[str, Any]:
         """Return what `memory_health` says."""
         events, facts = self.events(session), self.facts(session)
@@ -164,7 +171,7 @@ class Insight:
             "uniqueness": len({one.content for one in facts}) / len(facts) if facts else None,
             "freshness": mean(self.reference.moment(one) >= month for one in both),
             "consolidated": 1 - len(self.waiting(session)) / len(events) if events else None,
-            "on_time": None,
+            "on_time": self.on_time(session),
         }
         return parts | {"score": mean(part for part in parts.values() if part is not None)}
 
@@ -436,7 +443,7 @@ class InsightRules:
         pair = self._read("meta.get_memory_stats", who, self.insight.totals)
         if pair is not None:
             known = {one.layer: (one.memories, one.changed) for one in pair[0].layers if one.layer != "consolidation.strategy"}
-            others = {layer for layer in known if layer.startswith(("procedural", "prospective"))}  # of further rules
+            others = {layer for layer in known if layer.startswith(("procedural", "prospective", "graph"))}  # of further rules
             assert {layer: told for layer, told in known.items() if layer not in others} == pair[1]
             assert pair[0].memories == sum(one.memories for one in pair[0].layers) == self.holds(self.session(who))
 

@@ -26,7 +26,7 @@ def test_all_layers_equal_their_references():
     run_state_machine_as_test(
         AllLayersMachine,
         settings=settings(
-            max_examples=5, stateful_step_count=25, deadline=None, derandomize=True, database=None, suppress_health_check=SILENT
+            max_examples=10, stateful_step_count=30, deadline=None, derandomize=True, database=None, suppress_health_check=SILENT
         ),
     )
 
