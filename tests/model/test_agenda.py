@@ -127,7 +127,8 @@ def wrong_ones() -> Sequence[type[Agenda]]:
     return [one for one in Agenda.__subclasses__() if one.__module__ == __name__]
 
 
-SLOW = {"KeepsEveryPattern", "AllowsCircles", "MindsNoDueTime"}  # found out in minutes: in the soak
+# Found out in many seconds to minutes: in the soak.
+SLOW = {"KeepsEveryPattern", "AllowsCircles", "MindsNoDueTime", "FiresTwice", "FiresOnAnyTag", "JudgesOpenRuns"}
 
 
 @pytest.mark.parametrize(

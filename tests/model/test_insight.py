@@ -87,8 +87,10 @@ KEPT = {"bulk_remember", "remember", "forget", "bulk_store", "update", "delete",
 LEFT_OUT = {name: None for name, value in vars(MemoryMachine).items() if hasattr(value, RULE_MARKER) and name not in KEPT}
 WRONG = [one for one in Insight.__subclasses__() if one.__module__ == __name__]
 
+SLOW = {"ForgetsTheStrategy", "LooksTwice", "IgnoresSince"}  # found out in many seconds: in the soak
 
-@pytest.mark.parametrize("wrong", WRONG)
+
+@pytest.mark.parametrize("wrong", [pytest.param(one, marks=pytest.mark.soak if one.__name__ in SLOW else ()) for one in WRONG])
 def test_a_wrong_reference_is_found_out(wrong):
     """A reference that is wrong in one thing differs from memlab within a few hundred steps."""
     guarded = type("Guard", (InsightMachine,), {**LEFT_OUT, "insight_type": wrong, "steps": 0})
