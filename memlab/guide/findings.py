@@ -95,12 +95,37 @@ def _scalar(value: Any) -> Figure | Reading:
     return Reading(value["value"], "", value["low"], value["high"]) if isinstance(value, Mapping) else Reading(value)
 
 
-def judge(summary: Mapping[str, Any], figure: str = "p95") -> Verdict:
-    """Return what one run says of its candidate by *figure* of the response time (`p50`, `p95`, `mean`) or `throughput`."""
+def judge(summary: Mapping[str, Any], *figures: str) -> Verdict:
+    """Return what one run says of its candidate by *figures* together: worse where any is, else better where any is.
+
+    Several figures share the level: each interval is stretched to its Bonferroni share, so that a run of nothing finds nothing.
+
+    Args:
+        figures: `p50`, `p95` or `mean` of the response time, or `throughput`; default: `p95`.
+    """
+    figures = figures or ("p95",)
     if summary["size"] == "smoke":
         return "smoke"
-    verdict: Verdict = summary["verdict"][figure] if summary["finding"] else "too few"
-    return verdict
+    if not summary["finding"]:
+        return "too few"
+    said = {_side(summary["ratio"][figure], summary["repeats"], len(figures), figure != "throughput") for figure in figures}
+    return "worse" if "worse" in said else "better" if "better" in said else "no difference seen"
+
+
+def _side(ratio: Mapping[str, Any], repeats: int, shared_by: int, smaller_is_better: bool) -> Verdict:
+    value, low, high = ratio["value"], ratio["low"], ratio["high"]
+    if low is None or high is None or low <= 0:
+        return "no difference seen"
+    stretch = _stretch(repeats, shared_by)
+    low, high = value * (low / value) ** stretch, value * (high / value) ** stretch
+    if low <= 1 <= high:
+        return "no difference seen"
+    return "better" if (high < 1) == smaller_is_better else "worse"
+
+
+def _stretch(repeats: int, shared_by: int) -> float:
+    """Return how much wider than the 95 % interval one is at the level's Bonferroni share, as the t distribution has it."""
+    return float(special.stdtrit(repeats - 1, 1 - _LEVEL / shared_by / 2) / special.stdtrit(repeats - 1, 1 - _LEVEL / 2))
 
 
 def percentiles(summary: Mapping[str, Any], *, by_operation: bool = False) -> polars.DataFrame:
@@ -326,7 +351,7 @@ def _proved(run: Run, figure: str, points: Sequence[Run], floor: float) -> bool:
     if repeats < 2:
         return False
     width = max(_width(run, figure), statistics.median(_width(point, figure) for point in points))
-    stretch = float(special.stdtrit(repeats - 1, 1 - _LEVEL / len(points) / 2) / special.stdtrit(repeats - 1, 1 - _LEVEL / 2))
+    stretch = _stretch(repeats, len(points))
     _, value, _ = _interval(run, figure)
     return math.log(value) + stretch * width < 0 and value < 1 / floor
 

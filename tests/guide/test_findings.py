@@ -50,6 +50,22 @@ def test_a_sweep_of_nothing_finds_nothing(rng):
     assert claims <= 2
 
 
+def test_figures_judged_together_share_the_level(rng):
+    """Four hundred runs of nothing: mean and p95 together claim no more often than one figure may; a real gain of one is told."""
+    runs = [run(rng, ratio=1.0, repeats=6, spread=0.2, figures=["mean", "p95"]) for _ in range(400)]
+    told = [judge(one.summary, "mean", "p95") != "no difference seen" for one in runs]
+    apart = [{judge(one.summary, "mean"), judge(one.summary, "p95")} != {"no difference seen"} for one in runs]
+    assert sum(told) <= 30  # 20 expected at 5 %; 30 is beyond 0.99 of the binomial
+    assert sum(apart) > sum(told)
+    gain = run(rng, ratio=1.0, repeats=6, spread=0.02, figures=["p95"])
+    faster = run(rng, ratio=0.6, repeats=6, spread=0.02, figures=["mean"])
+    both = faster.summary | {"ratio": gain.summary["ratio"] | {"mean": faster.summary["ratio"]["mean"]}}
+    assert judge(both, "p95") == "no difference seen"
+    assert judge(both, "mean", "p95") == "better"
+    harm = both | {"ratio": both["ratio"] | {"p95": {"value": 1.5, "low": 1.4, "high": 1.6}}}
+    assert judge(harm, "mean", "p95") == "worse"
+
+
 def test_without_a_difference_the_reference_stays(rng):
     """No difference seen: the reference's own settings are recommended, a section that it has off stays off."""
     runs = caches(rng, {(16, None): 1.0, (64, None): 1.0})
