@@ -171,7 +171,7 @@ def _keep(samples: pl.DataFrame, summary: dict[str, Any], started: str, folder: 
         repeats=PARTS,
         size="quick",
         workload=summary["workload"],
-        code_version=results.code_version(),
+        code_version=results.code_version(EXPERIMENT),
         libraries=summary["libraries"],
         host=summary["host"],
         started=started,

@@ -41,6 +41,14 @@ _DECIDING_FILES = (
     "experiment/exact.py",
     "experiment/summary.py",
 )
+# What decides the runs of one experiment beside that, so that a change of one instrument does not make all runs old.
+_LOAD = ("experiment/load_run.py", "experiment/load_summary.py", "experiment/oracle.py")
+_DECIDING_OF = {
+    "14-leaks": ("experiment/leak.py", "experiment/load_run.py", "experiment/oracle.py"),
+    "17-compare": (*_LOAD, "experiment/run_comparison.py", "experiment/noise.py"),
+    "bench": ("experiment/speed.py",),
+    "load": _LOAD,
+}
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,7 +99,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_current(self) -> bool:
         """Whether the code that measured it is the code as it is now."""
-        return self.code_version == code_version()
+        return self.code_version == code_version(self.experiment)
 
     def samples(self) -> pl.DataFrame:
         """Return every call, in the columns of samples.parquet."""
@@ -109,21 +117,30 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         return {"id": self.id, **plain}
 
 
+def code_version(experiment: str = "") -> str:
+    """Return a digest of the sources that decide a measurement, and of the libraries' versions, as this process began with.
+
+    Args:
+        experiment: whose own instruments count too; its smoke size is the same experiment.
+    """
+    return _version_at_first(experiment.partition(".")[0])
+
+
 @functools.cache
-def code_version() -> str:
-    """Return a digest of the sources that decide a measurement, and of the libraries' versions, as this process began with."""
-    return _code_version()
+def _version_at_first(experiment: str) -> str:
+    return _code_version(experiment)
 
 
-def code_changed() -> bool:
+def code_changed(experiment: str = "") -> bool:
     """Return whether the sources were edited since this process first asked for their version."""
-    return _code_version() != code_version()
+    return _code_version(experiment.partition(".")[0]) != code_version(experiment)
 
 
-def _code_version() -> str:
+def _code_version(experiment: str = "") -> str:
     digest = hashlib.sha256()
     folders = [path for name in _DECIDING for path in (_PACKAGE / name).rglob("*") if path.suffix in (".py", ".sql")]
-    for path in sorted([*folders, *(_PACKAGE / name for name in _DECIDING_FILES)]):
+    files = [_PACKAGE / name for name in (*_DECIDING_FILES, *_DECIDING_OF.get(experiment, ()))]
+    for path in sorted({*folders, *files}):
         digest.update(path.relative_to(_PACKAGE).as_posix().encode() + b"\0")
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     digest.update(json.dumps(host.libraries(), sort_keys=True).encode())
@@ -170,7 +187,13 @@ def find(results: str | Path, run_id: str) -> Run:
 
 
 def runs(
-    results: str | Path, experiment: str, *, status: Status | None = "done", size: str | None = None, current: bool = True
+    results: str | Path,
+    experiment: str,
+    *,
+    status: Status | None = "done",
+    size: str | None = None,
+    current: bool = True,
+    host_id: str | None = None,
 ) -> list[Run]:
     """Return the runs of an experiment, by time of finishing.
 
@@ -178,6 +201,7 @@ def runs(
         status: only such; None for all.
         size: only `quick` or `smoke` ones; None for all.
         current: only those that the code as it is now measured.
+        host_id: only those of this host; None for all, which must then be of one.
     Raises:
         MemlabError: VALIDATION `hosts`: they come from unlike hosts.
     """
@@ -185,7 +209,10 @@ def runs(
     found = [
         run
         for run in map(load, folders)
-        if (status is None or run.status == status) and (size is None or run.size == size) and (not current or run.is_current)
+        if (status is None or run.status == status)
+        and (size is None or run.size == size)
+        and (not current or run.is_current)
+        and (host_id is None or run.host["id"] == host_id)
     ]
     refuse_unlike_hosts(found)
     return sorted(found, key=lambda run: run.finished)

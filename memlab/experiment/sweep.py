@@ -35,6 +35,7 @@ from memlab.workload import spec
 from memlab.workload.spec import Workload
 
 GIVEN_TO_NOTEBOOKS = ("point", "workload", "seed", "repeats", "size", "data", "out")
+_MAY_LACK = ("repeats", "data")  # a notebook that repeats nothing, such as one long look for a leak; or takes no conversations
 _MOST_POINTS = 1_000
 _FREE_BYTES = 128 << 20  # below this a point is not begun
 _OVERHEAD_S = 7.0  # of a point: interpreter, kernel, imports, corpus, databases
@@ -57,6 +58,7 @@ class _Params(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     grid: dict[str, Values] | list[dict[str, Values]] = {}
     parameters: dict[str, Any] = {}
     workload: dict[str, Any] = {}
+    point_s: Annotated[float, Meta(gt=0.0, le=604_800.0)] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +113,8 @@ class Sweep:
         settings: of every candidate, over the defaults; the grid's values go on top.
         grid: products of values by dotted key.
         data: folder of real conversations, or None.
+        point_s: about how long a point takes, where the workload's times do not say it.
+        repeated: whether the notebook repeats what it measures; one that counts something else has no parameter `repeats`.
     """
 
     experiment: str
@@ -126,6 +130,8 @@ class Sweep:
     parameters: Mapping[str, Any]
     workload: Mapping[str, Any]
     data: Path | None = None
+    point_s: float | None = None
+    repeated: bool = True
 
     @classmethod
     def load(cls, path: str | Path, overrides: Sequence[str] = (), *, data: str | Path | None = None) -> Sweep:
@@ -155,13 +161,15 @@ class Sweep:
             parameters=made.parameters,
             workload=made.workload,
             data=None if data is None else Path(data),
+            point_s=made.point_s,
+            repeated="repeats" in _notebook_parameters(path.parent / made.notebook),
         )
         sweep.check()
         return sweep
 
     def check(self) -> None:
         """Raise VALIDATION where anything in it does not fit; nothing is written."""
-        if self.size == "quick" and self.repeats < stats.FEWEST_REPEATS:
+        if self.repeated and self.size == "quick" and self.repeats < stats.FEWEST_REPEATS:
             raise validation(
                 "params",
                 f"repeats = {self.repeats}: a quick sweep makes findings and needs {stats.FEWEST_REPEATS} or more; "
@@ -174,7 +182,9 @@ class Sweep:
 
     def _check_notebook(self) -> None:
         names = _notebook_parameters(self.notebook)
-        missing = [name for name in GIVEN_TO_NOTEBOOKS if name not in names]
+        if self.data is not None and "data" not in names:
+            raise validation("notebook", f"'{self.notebook}' takes no conversations: it has no parameter data")
+        missing = [name for name in GIVEN_TO_NOTEBOOKS if name not in names and name not in _MAY_LACK]
         if missing:
             raise validation(
                 "notebook",
@@ -236,7 +246,7 @@ class Sweep:
                 "files": files,
                 "data": None if self.data is None else _data_digest(self.data),
                 "notebook": _notebook_digest(self.notebook),
-                "code": results.code_version(),
+                "code": results.code_version(self.experiment),
             }
         )
 
@@ -270,6 +280,8 @@ class Sweep:
 
     def expected_s(self, point: Point) -> float:
         """Return about how many seconds a point takes."""
+        if self.point_s is not None:
+            return _OVERHEAD_S + self.point_s
         traffic = point.workload
         lane = traffic.warm_up_s + traffic.duration_s
         beside = traffic.beside.warm_up_s + traffic.beside.duration_s if traffic.beside else 0.0
@@ -566,7 +578,10 @@ class _Running:
             "data": None if sweep.data is None else str(sweep.data.resolve()),
             "out": str(self._draft.resolve()),
         }
-        executor.submit(sweep.notebook, self._draft / "notebook.ipynb", parameters, 10 * sweep.expected_s(point) + 120)
+        known = _notebook_parameters(sweep.notebook)
+        parameters = {name: value for name, value in parameters.items() if name in known}
+        timeout_s = 120 + (10 if sweep.point_s is None else 2) * sweep.expected_s(point)
+        executor.submit(sweep.notebook, self._draft / "notebook.ipynb", parameters, timeout_s)
 
     @property
     def took_s(self) -> float:
@@ -585,7 +600,7 @@ class _Running:
                 (self._draft / "summary.json").unlink()  # it stands in run.json
             except (OSError, ValueError) as problem:
                 error = f"the notebook left no summary.json in its folder `out`: {problem}"
-        if results.code_changed():
+        if results.code_changed(self._sweep.experiment):
             raise internal(
                 "code_changed",
                 f"memlab's own sources were edited while {self.point.label} was measured; what was done before is kept, and the "
@@ -620,7 +635,7 @@ def run_of(
         size=sweep.size,
         workload=spec.workload(_merged(sweep.workload, _under(point.values, "workload"))).to_dict(),
         data=None if sweep.data is None else {"name": sweep.data.resolve().name, "digest": _data_digest(sweep.data)},
-        code_version=results.code_version(),
+        code_version=results.code_version(sweep.experiment),
         libraries=host.libraries(),
         host=host.host(),
         started=started.isoformat(),

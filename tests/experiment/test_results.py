@@ -235,6 +235,21 @@ def test_the_code_version_follows_what_measures_and_nothing_else(tmp_path, monke
     monkeypatch.setattr(host, "libraries", lambda: {"duckdb": "9"})
     versions.append(results._code_version())
     assert len(set(versions)) == len(versions)
+    for name in {name for names in results._DECIDING_OF.values() for name in names}:
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text("first")
+    leaks, load = results._code_version("14-leaks"), results._code_version("load")
+    (package / "experiment/leak.py").write_text("second")
+    assert results._code_version() == versions[-1], "an instrument of one experiment makes no other run old"
+    assert results._code_version("load") == load
+    assert results._code_version("14-leaks") != leaks
+
+
+def test_the_instruments_of_an_experiment_are_there():
+    """What is listed as deciding its runs exists, and its smoke size is the same experiment."""
+    for experiment, names in results._DECIDING_OF.items():
+        assert all((results._PACKAGE / name).is_file() for name in names), experiment
+        assert results.code_version(f"{experiment}.smoke") == results.code_version(experiment)
 
 
 def test_a_run_is_frozen():

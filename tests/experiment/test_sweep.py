@@ -243,6 +243,20 @@ def test_notebooks_without_the_parameters_are_refused(params, tmp_path, notebook
         Sweep.load(path)
 
 
+def test_a_notebook_that_repeats_nothing_needs_no_repeats(params, tmp_path):
+    """One long look counts looks: a quick sweep of it may have no repeats, and says how long a point takes."""
+    path = params("point_s: 300\n", "size: smoke", "size: quick")
+    with pytest.raises(MemlabError, match="needs 5 or more"):
+        Sweep.load(path)
+    write_notebook(tmp_path / "point.ipynb", parameters=PARAMETERS.replace("repeats = ", "spans = "))
+    made = Sweep.load(path)
+    assert not made.repeated
+    assert made.expected_s(made.points()[0]) == pytest.approx(300, abs=20)
+    write_notebook(tmp_path / "point.ipynb", parameters=PARAMETERS.replace("data = None", ""))
+    with pytest.raises(MemlabError, match="takes no conversations"):
+        Sweep.load(params(), data=tmp_path)
+
+
 def test_keys_follow_the_code_of_the_notebook_and_the_content_of_files(params, tmp_path):
     """Prose and outputs change no key; code does. A trace counts by what it holds, wherever it lies."""
     path = params()
