@@ -51,7 +51,7 @@ def test_every_command_has_help_with_an_example(name, capsys):
         (["sweep", "x.yaml", "-p"], "-p"),
         (["compare", "x/1"], "Missing argument"),
         (["compare", "x/1", "x/2"], "no run 'x/1'"),
-        (["compare", "x/1", "x/2", "--floor", "x/3"], "twice or more"),
+        (["compare", "x/1", "x/2", "--floor", "x/3"], "3 times or more"),
         (["leak", "--duration", "0"], "--duration"),
         (["leak", "--workload", "no/such.yaml"], "no workload file 'no/such.yaml'"),
         (["load"], "--rate for an open loop, or --clients"),
@@ -116,6 +116,7 @@ def test_a_gate_fires_on_worse_alone(monkeypatch, capsys, verdict, code):
     """What is inconclusive is said, and does not fail a build; without --gate nothing does."""
     compared = Comparison(first="a/1", second="a/2", verdict=verdict, why="", figures=())
     monkeypatch.setattr("memlab.experiment.run_comparison.find", lambda results, given: None)
+    monkeypatch.setattr("memlab.experiment.run_comparison.alike", lambda results, run: [])
     monkeypatch.setattr("memlab.experiment.run_comparison.compare_runs", lambda *runs: compared)
     assert main(["compare", "a/1", "a/2", "--gate", "--json", "-"]) == code
     told = capsys.readouterr()

@@ -1,7 +1,8 @@
 """Two kept runs against each other: ratios with intervals, a test over repeats, a verdict, and a gate.
 
-The runs were not interleaved, so whatever changed on the host between them is in the ratio. Repeats are drawn independently of
-each other, and an A/A comparison, where there is one, says how small an effect can be told from the host's moods.
+The runs were not interleaved, so whatever changed on the host between them is in the ratio, and repeats of one run share its
+mood. What the repeats say is therefore half of a verdict; the other half is the noise floor, how far two runs of one setting lie
+apart, which A/A runs tell. Several figures are tested at once, so both halves share the 5 % among them (Holm, Bonferroni).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import msgspec
 import numpy as np
@@ -32,6 +33,8 @@ _GATED = ("p50_ms", "p95_ms", "throughput_per_s")
 _DRAWS = 4_000
 _WIDEST = 1.5  # an interval that reaches further than this either way cannot say that nothing changed
 _SIGNIFICANT = 1 - CONFIDENCE
+FEWEST_FLOOR_RUNS = 3  # two of one setting leave one degree of freedom, whose floor no effect would pass
+_EXACT_UP_TO = 8  # repeats of each side up to which the test over ties counts every order instead of trusting a normal curve
 
 
 class Compared(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,8 +42,8 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         ratio: second run over first, with its 95 % interval over repeats.
-        p_value: of the two-sided Mann-Whitney test over repeats; None below the fewest repeats.
-        floor: smallest ratio that this host can show, 1 or more; None where no A/A run says it.
+        p_value: of the two-sided Mann-Whitney test over repeats, by Holm for all figures; None below the fewest repeats.
+        floor: smallest ratio that two runs on this host can show, 1 or more; None where no A/A runs say it.
         why: what makes it inconclusive.
     """
 
@@ -87,23 +90,55 @@ def compare_runs(first: Run, second: Run, floor_runs: Sequence[Run] = (), *, see
     """Return what *second* is beside *first*.
 
     Args:
-        floor_runs: other runs of one setting, oldest first, each compared with the next: A/A comparisons of the noise floor.
+        floor_runs: A/A runs, of one setting or of several, three or more of each: how far they lie apart is the noise floor.
+            Runs of the same setting and workload are one group.
     """
     if first.host["id"] != second.host["id"]:
         told = "; ".join(f"{run.id}: {run.host['cpu']}, {run.host['cores']} cores" for run in (first, second))
         return Comparison(
             first=first.id, second=second.id, verdict="unlike hosts", why=f"their figures cannot be compared: {told}", figures=()
         )
-    parts = [_Repeats(run) for run in (first, second)]
-    floors = [_floor_between(*(_Repeats(run) for run in pair)) for pair in itertools.pairwise(floor_runs)]
-    figures = []
-    for figure in FIGURES:
-        known = [value for floor in floors if (value := floor[figure]) is not None]
-        figures.append(_compared(figure, *parts, floor=max(known) if known else None, seed=seed))
+    results.refuse_unlike_hosts([first, *floor_runs])
+    groups: dict[str, list[_Repeats]] = {}
+    for run in floor_runs:
+        groups.setdefault(_what_ran(run), []).append(_Repeats(run))
+    floors = {figure: noise_floor([[run.by_repeat(figure) for run in group] for group in groups.values()]) for figure in FIGURES}
+    figures = judge(*(_Repeats(run) for run in (first, second)), floors=floors, seed=seed)
     verdict, why = _overall(figures)
     return Comparison(
         first=first.id, second=second.id, verdict=verdict, why=why, figures=tuple(figures), notes=tuple(_notes(first, second))
     )
+
+
+def alike(results_folder: Path, run: Run) -> list[Run]:
+    """Return the kept runs of what *run* ran, by the same code on the same host, itself among them: A/A runs."""
+    kept = results.runs(results_folder, run.experiment, current=False, host_id=run.host["id"])
+    return [one for one in kept if _what_ran(one) == _what_ran(run)]
+
+
+def _what_ran(run: Run) -> str:
+    facts = (run.settings["candidate"], run.workload, run.code_version, run.size, run.data)
+    return msgspec.json.encode(facts, order="deterministic").decode()
+
+
+def gate(compared: Comparison) -> tuple[Verdict, str]:
+    """Return what a gate may say: never `worse` or `better` where no A/A runs tell what two runs of one setting differ by."""
+    if compared.verdict in ("worse", "better") and any(one.floor is None for one in compared.figures if one.figure in _GATED):
+        return "inconclusive", (
+            f"the repeats say {compared.verdict}, but no noise floor is known; keep {FEWEST_FLOOR_RUNS} or more runs of one of the two"
+        )
+    return compared.verdict, compared.why
+
+
+def repeats_of(run: Run, figure: str) -> list[float]:
+    """Return a figure of each repeat of a run."""
+    return _Repeats(run).by_repeat(figure)
+
+
+def figures_of(run: Run) -> dict[str, float | None]:
+    """Return what is compared of a run, all repeats together; None where there are too few samples."""
+    of = _Repeats(run)
+    return {figure: of.whole(figure) for figure in FIGURES}
 
 
 class _Repeats:
@@ -149,14 +184,43 @@ class _Repeats:
         return stats.percentile(pooled, _QUANTILES[figure]).value
 
 
-def _compared(figure: str, first: _Repeats, second: _Repeats, *, floor: float | None, seed: int) -> Compared:
-    below, above = first.whole(figure), second.whole(figure)
-    ratio = unpaired_ratio(first.by_repeat(figure), second.by_repeat(figure), seed=seed)
-    if below is None or above is None:
-        ratio = Interval(None, n=ratio.n, note="too few samples")
-    p_value = mann_whitney(first.by_repeat(figure), second.by_repeat(figure)) if ratio.value is not None else None
-    verdict, why = _verdict(ratio, p_value, smaller_is_better=FIGURES[figure], floor=floor)
-    return Compared(figure=figure, first=below, second=above, ratio=ratio, p_value=p_value, floor=floor, verdict=verdict, why=why)
+class Repeated(Protocol):
+    """What a run says of a figure: of each repeat, and of all together."""
+
+    def by_repeat(self, figure: str) -> list[float]: ...
+    def whole(self, figure: str) -> float | None: ...
+
+
+def judge(first: Repeated, second: Repeated, *, floors: Mapping[str, float | None], seed: int = 0) -> list[Compared]:
+    """Return what each figure says; all together call equals different in one comparison of twenty at most."""
+    ratios: dict[str, Interval] = {}
+    p_values: dict[str, float] = {}
+    for figure in FIGURES:
+        sides = (first.by_repeat(figure), second.by_repeat(figure))
+        ratios[figure] = unpaired_ratio(*sides, seed=seed)
+        if first.whole(figure) is None or second.whole(figure) is None:
+            ratios[figure] = Interval(None, n=ratios[figure].n, note="too few samples")
+        p_value = mann_whitney(*sides) if ratios[figure].value is not None else None
+        if p_value is not None:
+            p_values[figure] = p_value
+    adjusted = dict(zip(p_values, stats.holm(list(p_values.values())), strict=True))
+    made = []
+    for figure, ratio in ratios.items():
+        p_value, floor = adjusted.get(figure), floors.get(figure)
+        verdict, why = _verdict(ratio, p_value, smaller_is_better=FIGURES[figure], floor=floor)
+        made.append(
+            Compared(
+                figure=figure,
+                first=first.whole(figure),
+                second=second.whole(figure),
+                ratio=ratio,
+                p_value=p_value,
+                floor=floor,
+                verdict=verdict,
+                why=why,
+            )
+        )
+    return made
 
 
 def unpaired_ratio(first: Sequence[float], second: Sequence[float], *, seed: int = 0) -> Interval:
@@ -186,10 +250,49 @@ def mann_whitney(first: npt.ArrayLike, second: npt.ArrayLike) -> float | None:
     """Return the two-sided p-value of Mann and Whitney's test (1947, doi 10.1214/aoms/1177730491); None below five each."""
     from scipy.stats import mannwhitneyu
 
-    one, other = np.asarray(first), np.asarray(second)
+    one, other = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if min(len(one), len(other)) < stats.FEWEST_REPEATS:
         return None
+    together = np.concatenate([one, other])
+    if len(np.unique(together)) == 1:
+        return 1.0
+    tied = len(np.unique(together)) < len(together)
+    if tied and max(len(one), len(other)) <= _EXACT_UP_TO:
+        return _exact_with_ties(together, len(one))
     return float(mannwhitneyu(one, other, alternative="two-sided").pvalue)
+
+
+def _exact_with_ties(together: Floats, first: int) -> float:
+    """Return the share of all ways to deal the values whose rank sum lies as far from its mean: exact where values are tied."""
+    from scipy.stats import rankdata
+
+    ranks = rankdata(together)
+    sums = np.array([sum(dealt) for dealt in itertools.combinations(ranks, first)])
+    far = np.abs(sums - ranks.sum() * first / len(ranks))
+    return float(np.mean(far >= far[0] - 1e-9))
+
+
+def noise_floor(groups: Sequence[Sequence[Sequence[float]]]) -> float | None:
+    """Return the ratio that two further runs of one setting stay within, in 95 of 100 comparisons of all figures together.
+
+    Whatever a run's repeats share lies between runs, not between repeats. The runs' logarithms are taken for normal; the
+    bound is that of a difference of two further ones, t * s * sqrt(2), s pooled over the groups.
+
+    Args:
+        groups: of each setting its A/A runs, of each run the figure by repeat.
+    Returns:
+        1 or more; None where no group has the fewest runs.
+    """
+    from scipy.stats import t
+
+    means = [[float(np.log(run).mean()) for run in group if len(run) and min(run) > 0] for group in groups]
+    means = [group for group in means if len(group) >= FEWEST_FLOOR_RUNS]
+    degrees = sum(len(group) - 1 for group in means)
+    if not degrees:
+        return None
+    variance = sum(float(np.var(group)) * len(group) for group in means) / degrees
+    reach = float(t.ppf(1 - _SIGNIFICANT / len(FIGURES) / 2, degrees))
+    return math.exp(min(reach * math.sqrt(2 * variance), 100.0))
 
 
 def _verdict(ratio: Interval, p_value: float | None, *, smaller_is_better: bool, floor: float | None) -> tuple[Verdict, str]:
@@ -198,22 +301,15 @@ def _verdict(ratio: Interval, p_value: float | None, *, smaller_is_better: bool,
     differs = not ratio.holds(1.0)
     if differs and p_value < _SIGNIFICANT:
         if floor is not None and 1 / floor <= ratio.value <= floor:
-            return "no difference", f"below the noise floor of {floor:.3g}"
+            if floor > _WIDEST:
+                return "inconclusive", f"two runs of one setting may differ by {floor:.3g}, too much to say that nothing changed"
+            return "no difference", f"within the noise floor of {floor:.3g}, by which two runs of one setting may differ"
         return ("better" if (ratio.value < 1.0) == smaller_is_better else "worse"), ""
     if differs != (p_value < _SIGNIFICANT):
         return "inconclusive", f"interval and test (p = {p_value:.2g}) do not agree"
     if ratio.low < 1 / _WIDEST or ratio.high > _WIDEST:
         return "inconclusive", f"the interval, {ratio.low:.2f} to {ratio.high:.2f}, is too wide to say that nothing changed"
     return "no difference", ""
-
-
-def _floor_between(first: _Repeats, second: _Repeats) -> dict[str, float | None]:
-    """Return, by figure, the largest ratio that two runs of the same thing showed."""
-    floors: dict[str, float | None] = {}
-    for figure in FIGURES:
-        ratio = unpaired_ratio(first.by_repeat(figure), second.by_repeat(figure))
-        floors[figure] = None if ratio.value is None else max(ratio.value, 1 / ratio.value)
-    return floors
 
 
 def _overall(figures: Sequence[Compared]) -> tuple[Verdict, str]:
@@ -257,6 +353,9 @@ def as_text(compared: Comparison) -> str:
     if floors:
         lines.append("noise floor: " + ", ".join(f"{name} {floor:.3f}" for name, floor in floors.items()))
     elif compared.figures:
-        lines.append("note: no A/A runs were given (--floor), so the noise floor of this host is not known")
+        lines.append(
+            f"note: fewer than {FEWEST_FLOOR_RUNS} A/A runs are kept, so the noise floor is not known: the verdict is of these repeats, "
+            "and whatever changed on the host between the two runs is in it"
+        )
     lines += [f"note: {note}" for note in compared.notes]
     return "\n".join(lines)

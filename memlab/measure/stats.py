@@ -220,6 +220,22 @@ def verdict(interval: Interval, *, smaller_is_better: bool, floor: float = 1.0) 
     return "better" if (interval.value < 1.0) == smaller_is_better else "worse"
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return the p-values adjusted for having been looked at together (Holm 1979, jstor 4615733), in their order.
+
+    Whoever calls those below 5 % different is wrong about any of them in one family of twenty at most.
+
+    >>> [round(p, 6) for p in holm([0.01, 0.04, 0.03])]
+    [0.03, 0.06, 0.06]
+    """
+    adjusted = [0.0] * len(p_values)
+    reached = 0.0
+    for place, number in enumerate(sorted(range(len(p_values)), key=lambda number: p_values[number])):
+        reached = max(reached, min(1.0, (len(p_values) - place) * p_values[number]))
+        adjusted[number] = reached
+    return adjusted
+
+
 class LittlesLaw(msgspec.Struct, frozen=True):
     """Mean in flight against throughput times mean response time.
 
