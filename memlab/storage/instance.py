@@ -184,6 +184,8 @@ def _connect(path: Path, *, threads: int, memory_limit_bytes: int) -> duckdb.Duc
             "allow_community_extensions": "false",
             "allow_unsigned_extensions": "false",
             "allow_persistent_secrets": "false",
+            # It makes a join of every list of values; without it a short list is looked up in the primary key: 0.6 of the time.
+            "disabled_optimizers": "in_clause",
         },
     )
     try:

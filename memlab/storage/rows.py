@@ -48,10 +48,11 @@ class Rows:
                 missing.append(seq)
         if missing:
             with phases.time("fetch"):
-                if len(missing) == 1:
-                    fetched = self._database.read("SELECT seq, layer, record FROM memories WHERE seq = ?", missing)
+                if len(missing) <= _FEW:
+                    room = 1 << (len(missing) - 1).bit_length()  # a handful of statements, each parsed once
+                    fetched = self._database.read(_LISTED[room], missing + missing[-1:] * (room - len(missing)))
                 else:
-                    fetched = self._database.read(_MANY, [missing])
+                    fetched = self._database.read(_JOINED, [missing])
             with phases.time("decode"):
                 for seq, layer, record in fetched:
                     try:
@@ -80,4 +81,10 @@ class Rows:
             self._hot.clear()
 
 
-_MANY = "SELECT seq, layer, record FROM memories WHERE seq IN (SELECT unnest(?))"
+# Ten rows by their seqs written out take 0.35 ms, through a join with a list 0.6 ms; at a hundred the join is the faster.
+_FEW = 64
+_LISTED = {
+    1 << power: f"SELECT seq, layer, record FROM memories WHERE seq IN ({', '.join('?' * (1 << power))})"  # noqa: S608
+    for power in range(_FEW.bit_length())
+}
+_JOINED = "SELECT seq, layer, record FROM memories WHERE seq IN (SELECT unnest(?))"
