@@ -302,7 +302,7 @@ class Directory:
             column, accepts = condition
             values = self._values(column, positions)
             keep = accepts(values) if keep is None else keep & accepts(values)
-        return positions if keep is None else positions[keep]
+        return positions if keep is None else positions.take(np.flatnonzero(keep))
 
     def estimate(self, session: int, layer: str, now: int, filter: Filter = EVERYTHING) -> tuple[int, float, int]:
         """Return how many memories a session has, how many of them pass a filter by estimate, and how many parts it has.
@@ -354,25 +354,18 @@ class Directory:
 
     def _values(self, column: str, positions: np.ndarray) -> np.ndarray:
         values = self.column(column)
-        gathered: np.ndarray = values if len(positions) == len(values) else values[positions]
-        return gathered
+        return values if len(positions) == len(values) else values.take(positions)
 
     @staticmethod
     def _conditions(filter: Filter, now: int | None) -> Iterable[tuple[str, Callable[[np.ndarray], np.ndarray]]]:
         if now is not None:
             yield "expires", lambda values: values > now
-        if filter.since is not None:
-            since = microseconds(filter.since)
-            yield "occurred", lambda values: values >= since
-        if filter.until is not None:
-            until = microseconds(filter.until)
-            yield "occurred", lambda values: values < until
-        if filter.min_confidence is not None:
-            least = filter.min_confidence
-            yield "confidence", lambda values: values >= least
-        if filter.below_confidence is not None:
-            below = filter.below_confidence
-            yield "confidence", lambda values: values < below
+        if filter.since is not None or filter.until is not None:
+            since = None if filter.since is None else microseconds(filter.since)
+            until = None if filter.until is None else microseconds(filter.until)
+            yield "occurred", lambda values: _within(values, since, until)
+        if filter.min_confidence is not None or filter.below_confidence is not None:
+            yield "confidence", lambda values: _within(values, filter.min_confidence, filter.below_confidence)
         if filter.kind is not None:
             kind = KIND_CODES[filter.kind]
             yield "kind", lambda values: values == kind
@@ -438,6 +431,16 @@ class Directory:
             count = partition.count if partition.first_expiry > now else len(self.select(session, names[layer], now))
             totals[session] = totals.get(session, 0) + count
         return totals
+
+
+def _within(values: np.ndarray, least: float | None, below: float | None) -> np.ndarray:
+    """Return which values are in a half-open range, of which one end may be left out."""
+    if least is None or below is None:
+        inside: np.ndarray = values < below if least is None else values >= least
+        return inside
+    inside = values >= least
+    inside &= values < below
+    return inside
 
 
 def _post(postings: dict[str, Grown], tag: str, positions: list[int]) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import faiss
 import numpy as np
+import pytest
 
+from memlab.storage import inverted
 from memlab.storage.inverted import InvertedLists
 
 DIMENSION = 48
@@ -51,11 +54,28 @@ def test_lists_without_a_selected_vector_are_left_out() -> None:
             assert LISTS._count(positions)[lists].sum() >= 10
 
 
+@pytest.mark.parametrize("selected", [np.arange(0, 3_600, 2), np.arange(900, 2_700)], ids=["of everything", "of half the topics"])
+def test_a_large_selection_is_spread_by_a_sample(selected: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sample finds what counting all finds, of questions about what is selected and about what is not."""
+    queries = np.vstack([STORED[::60], OUTSIDE])
+    exact = selected[np.argsort(-(queries @ STORED[selected].T), axis=1)[:, :10]]
+    mask = np.zeros(len(STORED), np.bool_)
+    mask[selected] = True
+    bits = np.packbits(mask, bitorder="little")
+    selector = faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
+    monkeypatch.setattr(inverted, "_SAMPLE", 200)
+    plan = LISTS.plan(queries, 10, selected)
+    _, found = LISTS.search(queries, 10, plan, selector)
+    recall = np.mean([len(np.intersect1d(*pair)) / 10 for pair in zip(found, exact, strict=True)])
+    assert recall >= 0.99
+    assert any(lists is not None for lists in plan)
+
+
 def test_small_lists_still_fill_an_answer() -> None:
     """Where the closest lists hold fewer than asked for, more are probed."""
     sizes = np.ones(LISTS.index.nlist, np.int64)
     closeness = np.linspace(1.0, -1.0, LISTS.index.nlist, dtype=np.float32)
-    lists = LISTS._choose(closeness, sizes, 12, margin=0.0)
+    lists = LISTS._choose(closeness, sizes, sizes > 0, 12, margin=0.0)
     assert lists is not None
     assert lists.tolist() == list(range(48))
 
