@@ -7,7 +7,6 @@ import hashlib
 import inspect
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -23,10 +22,11 @@ from memlab.hooks import Hooks
 from memlab.measure import clock
 from memlab.middleware.batch import batch
 from memlab.middleware.cache import cache
-from memlab.middleware.chain import Handler, Outcome, alone, chain, settle, too_late
+from memlab.middleware.chain import Handler, Outcome, alone, chain, too_late
 from memlab.middleware.observe import Recorder, observe
 from memlab.middleware.pool import pool
 from memlab.middleware.resident import resident
+from memlab.middleware.workers import Workers
 from memlab.operations.registry import lookup
 from memlab.settings import Settings
 from memlab.storage.calls import Call, Keyed
@@ -56,11 +56,11 @@ class Engine:
         self.settings = settings if settings is not None else storage.settings
         self._owns_storage = False
         readers = self.settings.pool.limit if self.settings.pool else UNLIMITED_READERS
-        self._readers = ThreadPoolExecutor(readers, thread_name_prefix="memlab-read")
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="memlab-write")
+        self._readers = Workers(readers, "memlab-read")
+        self._writer = Workers(1, "memlab-write")
         self._closing = threading.Lock()
         self._closed = False  # further calls are refused
-        self._is_shut = False  # executors and storage are released
+        self._is_shut = False  # workers and storage are released
         self._in_flight = 0
         self._drained: asyncio.Future[None] | None = None
         self._parts: dict[str, Any] = {"observe": observe(recorder)}
@@ -152,12 +152,12 @@ class Engine:
         declared = [lookup(request.operation) for request in requests]
         try:
             if declared[0].reads:
-                await _finish(self._readers.submit(group.read))
+                await self._readers.run(group.read)
             else:
                 if any(one.cost == "job" for one in declared):  # what a job looks through does not keep the writer waiting
-                    await _finish(self._readers.submit(group.prepare))
-                await _finish(self._writer.submit(group.write))
-        except RuntimeError:  # the executors are shut: the engine was closed while these waited
+                    await self._readers.run(group.prepare)
+                await self._writer.run(group.write)
+        except RuntimeError:  # the workers are shut: the engine was closed while these waited
             return [_closed() for _ in requests]
         return group.outcomes()
 
@@ -200,8 +200,8 @@ class Engine:
             if self._is_shut:
                 return
             self._closed = self._is_shut = True
-        self._readers.shutdown(wait=True)
-        self._writer.shutdown(wait=True)
+        self._readers.shut()
+        self._writer.shut()
         if self._owns_storage:
             self.storage.close()
 
@@ -274,21 +274,6 @@ class _Group:
             self._answers = work()
         except Exception as error:  # noqa: BLE001  told apart in `outcomes`
             self._failure = error
-
-
-async def _finish(job: Future[None]) -> None:
-    """Wait for a step in a worker thread, and when cancelled until it has ended or was never begun.
-
-    What has begun is finished even when nobody waits for it any more; only then may its caller go: its place in the pool is taken
-    until then, and the cache trusts that a call which has ended has no further effect.
-    """
-    work = asyncio.wrap_future(job)
-    try:
-        await asyncio.shield(work)
-    except asyncio.CancelledError:
-        if not job.cancel():
-            await settle(work)
-        raise
 
 
 def _call(request: Request) -> Call:

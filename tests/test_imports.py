@@ -40,6 +40,7 @@ ONLY_IN = {
 SQL_CALLS = {"execute", "executemany", "sql", "read", "read_arrow", "query"}
 ASSEMBLED = {
     ("storage/instance.py", "arrow_schema"): "the name of a table, from the code",
+    ("storage/rows.py", "_listed"): "as many question marks as there are seqs",
     ("storage/transaction.py", "_insert_sql"): "names of tables and columns from the code; values are parameters",
 }
 

@@ -63,6 +63,6 @@ def test_a_row_that_does_not_decode_is_an_error_of_its_own(database: Database) -
 @pytest.mark.parametrize("count", [1, 16, 64])
 def test_few_rows_are_looked_up_in_the_primary_key(database: Database, count: int) -> None:
     """No statement for a few rows reads the whole table or makes a table of the list to join with."""
-    ((_, plan),) = database.read(f"EXPLAIN ANALYZE {rows._LISTED[count]}", [*range(1, count + 1)])
+    ((_, plan),) = database.read(f"EXPLAIN ANALYZE {rows._listed(count)}", [*range(1, count + 1)])
     assert "Index Scan" in plan
     assert "Join" not in plan
