@@ -6,8 +6,9 @@ again where it is stale, foreign or damaged. Nothing here is needed to reopen a 
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import msgspec
@@ -33,7 +34,7 @@ from memlab.values import DEFAULT_SESSION
 
 log = structlog.get_logger(__name__)
 
-_IDLE_NS = 250_000_000
+_IDLE_NS = 1_000_000_000  # a bulk load leaves less between its calls, also where its caller is slow to send
 _PATIENCE_NS = 30_000_000_000
 _EXPIRED_AT_ONCE = 5_000
 
@@ -99,6 +100,7 @@ class Indexes:
         self._rebuilding: Future[None] | None = None
         self._arrived: list[np.ndarray] | None = None  # vectors stored while the index is built again
         self._closed = threading.Event()
+        self._writes = 0  # under way; there is one writer
         self._changed_ns = clock.monotonic_ns()
         self._load()
         self.maintain()
@@ -216,6 +218,16 @@ class Indexes:
         )
         return table.column("seq").to_numpy(), table.column("tag").to_pylist()
 
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[None]:
+        """Hold off what waits for a pause in writing, from the beginning of a write to its end."""
+        self._writes += 1
+        try:
+            yield
+        finally:
+            self._writes -= 1
+            self._changed_ns = clock.monotonic_ns()
+
     def maintain(self) -> None:
         """Start in the background what is due: forgetting the expired, a rebuild of the vector index, a purge."""
         with self.lock.reading():
@@ -261,13 +273,16 @@ class Indexes:
     def _rebuild_when_idle(self, reason: str) -> None:
         """Let a burst of writes end first, within bounds: training would take the processors that a bulk load needs."""
         patience = clock.monotonic_ns() + _PATIENCE_NS
-        while min(self._changed_ns + _IDLE_NS, patience) > clock.monotonic_ns():
-            if self._closed.wait(_IDLE_NS / 2e9):
+        while not self._is_idle() and clock.monotonic_ns() < patience:
+            if self._closed.wait(_IDLE_NS / 4e9):
                 return  # a purge is done on closing; what else is due will be due at the next opening
         try:
             self._rebuild(reason)
         except Exception:
             log.exception("rebuild_failed", index="vectors", reason=reason)
+
+    def _is_idle(self) -> bool:
+        return not self._writes and clock.monotonic_ns() - self._changed_ns >= _IDLE_NS
 
     def _rebuild(self, reason: str) -> None:
         purge = self._purge
@@ -337,7 +352,6 @@ class Indexes:
 
     def publish(self, transaction: Transaction) -> None:
         """Make a committed transaction visible: all its additions at once, in the order of its members."""
-        self._changed_ns = clock.monotonic_ns()
         added = [note for note in transaction.notes if isinstance(note, Added)]
         entries = [entry for note in added for entry in note.entries]
         if entries:

@@ -48,7 +48,7 @@ class Writer:
         """
         outcomes: list[Any] = [None] * len(members)
         group: list[_Member] = []
-        with phases.time("write"):
+        with self._indexes.changing(), phases.time("write"):
             for member in members:
                 if member.outcome is not None:
                     outcomes[member.index] = member.outcome

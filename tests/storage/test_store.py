@@ -281,6 +281,21 @@ def test_writes_go_on_while_the_index_is_built(tmp_path: Path) -> None:
             assert np.allclose(stored[int(seq)], vector, atol=1e-6)
 
 
+def test_a_rebuild_waits_for_the_end_of_a_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long a write lasts, it is no pause in writing; after it, what is due is done without being asked for."""
+    monkeypatch.setattr("memlab.storage.indexes._IDLE_NS", 0)
+    with opened(tmp_path / "lab.duckdb", index={"kind": "ivf", "train_at": 256}) as engine:
+        indexes = engine.storage.indexes
+        with indexes.changing():
+            fill(engine, 300)
+            rebuilding = indexes._rebuilding
+            assert rebuilding is not None and not rebuilding.done()
+            assert not indexes._is_idle()
+            assert engine.storage.vectors.kind_now == "flat"
+        rebuilding.result()
+        assert engine.storage.vectors.kind_now == "ivf"
+
+
 class Poisoned:
     """An embedder that fails on one word, as a user's own may."""
 
