@@ -3,6 +3,8 @@
 from memlab.charts import lean_import  # noqa: F401  before anything imports altair
 from memlab.charts.comparison import response_times
 from memlab.charts.curves import By, ratio_curve, share_curve, stack
+from memlab.charts.intervals import intervals
+from memlab.charts.lines import lines
 from memlab.charts.reach import reaches
 from memlab.charts.theme import operation_colour, svg_to_pdf, to_svg
 from memlab.charts.traffic import traffic
@@ -11,6 +13,8 @@ from memlab.charts.ways import estimates, regrets
 __all__ = [
     "By",
     "estimates",
+    "intervals",
+    "lines",
     "operation_colour",
     "ratio_curve",
     "reaches",

@@ -15,7 +15,7 @@ def compare(
         list[str] | None,
         typer.Option(
             metavar="RUN",
-            help="A/A runs, three or more of one setting: how far they lie apart is the noise floor. Default: those that are kept.",
+            help="A/A runs, three or more of one setting: their distance is the noise floor. Default: those that are kept.",
             show_default=False,
         ),
     ] = None,

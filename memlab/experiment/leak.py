@@ -1,10 +1,13 @@
 """Whether memory grows while the engine works: looks at a process of its own traffic, and a slope with its interval.
 
 Rows that are stored may take memory: the traffic forgets as much as it stores, so that what grows is what is not given back.
+A point of a sweep looks twice, the second time with a leak planted: a search that would not find it promises nothing.
 """
 
 from __future__ import annotations
 
+import json
+import mmap
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ import numpy as np
 import polars as pl
 
 from memlab.engine import Engine
+from memlab.errors import validation
 from memlab.experiment.load import Lane, Sent, drive
 from memlab.experiment.load_run import FilledRun, Progress
 from memlab.experiment.oracle import Oracle
@@ -22,6 +26,7 @@ from memlab.measure.in_flight import InFlight
 from memlab.measure.process import look
 from memlab.measure.trend import Trend, trend
 from memlab.settings import Settings
+from memlab.workload import spec
 from memlab.workload.mix import Mix
 from memlab.workload.spec import Workload
 
@@ -29,10 +34,90 @@ BOUND_BYTES_PER_HOUR = 1_000_000.0
 WARM_SHARE = 0.25  # of the looks, left out of the slope
 LONG_S = 7_200.0  # from which a run may promise that there is no leak
 _CALLS = 20_000
-_LEAST_LOOKS = 16
+_LEAST_LOOKS = 32
 _HOUR_S = 3_600.0
+PLANTED_BYTES = 20  # an operation; what a search that is worth its time must find
+_PLANTED_PAGES = 1 << 20
 _SIZES = ("entries", "bytes", "rows", "memories", "tail", "in_use", "count")  # of an engine's counts, what is held now
 Planted = Callable[[], object]
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """What a point of a sweep brought.
+
+    Attributes:
+        summary: of the looks as they were, and under `planted` of those with a leak; see `summarise`.
+        looks: every look of both, in time; `planted` tells them apart.
+    """
+
+    summary: dict[str, Any]
+    looks: pl.DataFrame
+
+
+def measure_point(
+    point: Mapping[str, Any],
+    *,
+    workload: Mapping[str, Any],
+    seed: int = 1,
+    size: str = "smoke",
+    every_s: float = 1.0,
+    planted_s: float | None = None,
+    out: str | Path | None = None,
+) -> Found:
+    """Look for a leak under a sweep's traffic, then for one that is planted; what a point's notebook calls.
+
+    Args:
+        point: its candidate are the engine's settings.
+        workload: as a params file has it; a closed loop, whose `duration_s` is that of the looking.
+        size: `quick`, or `smoke` for a run that only proves that it runs.
+        every_s: between two looks.
+        planted_s: seconds with the planted leak; default: as long as without.
+        out: existing folder for looks.parquet and summary.json; None keeps nothing.
+    Raises:
+        MemlabError: VALIDATION: anything that does not fit, before anything is measured.
+    """
+    traffic = spec.workload(workload)
+    if traffic.arrivals.kind != "closed" or traffic.arrivals.clients is None:
+        raise validation("workload", "looking for a leak takes a closed loop: arrivals: {kind: closed, clients: 8}")
+    settings = Settings.of(point.get("candidate") or {})
+    wholes = [
+        run(traffic, settings, duration_s=length_s, every_s=every_s, clients=traffic.arrivals.clients, seed=seed, planted=planted)
+        for length_s, planted in (
+            (traffic.duration_s, lambda: None),
+            (planted_s or traffic.duration_s, planting(PLANTED_BYTES)),
+        )
+    ]
+    frames = [pl.DataFrame(whole["looks"], infer_schema_length=None) for whole in wholes]
+    looks = pl.concat([frame.with_columns(planted=pl.lit(place == 1)) for place, frame in enumerate(frames)], how="diagonal")
+    real, planted = ({**whole["summary"], "checks": whole["checks"]} for whole in wholes)
+    summary = {
+        **real,
+        "size": size,
+        "finding": size != "smoke",
+        "planted": planted | {"planted_bytes": PLANTED_BYTES},
+        "clients": traffic.arrivals.clients,
+        "every_s": every_s,
+        "corpus": wholes[0]["corpus"],
+    }
+    if out is not None:
+        looks.write_parquet(Path(out) / "looks.parquet")
+        (Path(out) / "summary.json").write_text(json.dumps(summary, indent=1, allow_nan=False), encoding="utf-8")
+    return Found(summary=summary, looks=looks)
+
+
+def planting(bytes_each: int) -> Planted:
+    """Return what keeps so many bytes at every call and never gives them back: resident, and no more than that."""
+    block, pages, room = b"\x5a" * bytes_each, [], [0]
+    # Pages of their own, touched one after the other: a list or a bytearray would grow in jumps, and be found by those.
+
+    def keep() -> None:
+        if room[0] < bytes_each:
+            pages.append(mmap.mmap(-1, _PLANTED_PAGES))
+            room[0] = _PLANTED_PAGES
+        pages[-1].write(block)
+        room[0] -= bytes_each
+
+    return keep
 
 
 def summarise(looks: pl.DataFrame, *, warm_share: float = WARM_SHARE) -> dict[str, Any]:
@@ -42,8 +127,8 @@ def summarise(looks: pl.DataFrame, *, warm_share: float = WARM_SHARE) -> dict[st
         looks: one row a look: `at_s`, `operations` done by then, `rss_bytes`, and further counts.
         warm_share: of the looks, left out at the beginning.
     Returns:
-        `verdict` is `leak` where the interval of the slope lies above nought and, over two hours or more, `no leak` where it lies
-        below 1 MB/h; anything else is `inconclusive`.
+        `verdict` is `leak` where the interval of the slope over the operations lies above nought and, over two hours or more,
+        `no leak` where that over time lies below 1 MB/h; anything else is `inconclusive`.
     """
     kept = looks[int(len(looks) * warm_share) :]
     hours = kept["at_s"].to_numpy() / _HOUR_S
@@ -52,10 +137,11 @@ def summarise(looks: pl.DataFrame, *, warm_share: float = WARM_SHARE) -> dict[st
     each = trend(done, kept["rss_bytes"].to_numpy())
     span_s = float(kept["at_s"][-1] - kept["at_s"][0]) if len(kept) else 0.0
     verdict, why = _verdict(rss, each, span_s)
+    counted = [name for name in looks.columns if name not in ("at_s", "operations", "rss_bytes")]
     others = {
-        name: _plain(trend(done, kept[name].to_numpy()))
-        for name in looks.columns
-        if name not in ("at_s", "operations", "rss_bytes") and kept[name].null_count() == 0 and len(kept)
+        name: _plain(trend(done, kept[name].to_numpy())) | {"first": float(kept[name][0]), "last": float(kept[name][-1])}
+        for name in counted
+        if len(kept) and kept[name].null_count() == 0
     }
     return {
         "looks": len(kept),
@@ -75,10 +161,12 @@ def summarise(looks: pl.DataFrame, *, warm_share: float = WARM_SHARE) -> dict[st
 
 def _verdict(rss: Trend, each: Trend, span_s: float) -> tuple[str, str]:
     low, high = rss.slope.low, rss.slope.high
+    # By operation first: a busy host stretches the time, not what an operation leaves behind.
+    surely = (each.slope.low or 0) > 0 and (each.theil_sen.low or 0) > 0 and (rss.theil_sen.low or 0) > 0
+    if surely:
+        return "leak", ""
     if low is None or high is None:
         return "inconclusive", rss.slope.note or ""
-    if low > 0 and (each.slope.low or 0) > 0 and (rss.theil_sen.low or 0) > 0:
-        return "leak", ""
     if high >= BOUND_BYTES_PER_HOUR:
         return "inconclusive", f"up to {high / 1e6:.3g} MB/h cannot be ruled out; measure longer"
     if span_s < LONG_S:
@@ -184,7 +272,8 @@ class _Leak(FilledRun):
 
     def _look(self, engine: Engine, at_s: float) -> dict[str, Any]:
         held = msgspec.structs.asdict(look())
-        return {"at_s": at_s, "operations": self._done, **held, **_counts(engine.statistics())}
+        database = float(engine.storage.database_bytes())
+        return {"at_s": at_s, "operations": self._done, **held, "database_bytes": database, **_counts(engine.statistics())}
 
 
 def _counts(statistics: Mapping[str, Any]) -> dict[str, float]:

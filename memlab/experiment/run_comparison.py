@@ -125,7 +125,8 @@ def gate(compared: Comparison) -> tuple[Verdict, str]:
     """Return what a gate may say: never `worse` or `better` where no A/A runs tell what two runs of one setting differ by."""
     if compared.verdict in ("worse", "better") and any(one.floor is None for one in compared.figures if one.figure in _GATED):
         return "inconclusive", (
-            f"the repeats say {compared.verdict}, but no noise floor is known; keep {FEWEST_FLOOR_RUNS} or more runs of one of the two"
+            f"the repeats say {compared.verdict}, but no noise floor is known; "
+            f"keep {FEWEST_FLOOR_RUNS} or more runs of one of the two"
         )
     return compared.verdict, compared.why
 
@@ -354,8 +355,8 @@ def as_text(compared: Comparison) -> str:
         lines.append("noise floor: " + ", ".join(f"{name} {floor:.3f}" for name, floor in floors.items()))
     elif compared.figures:
         lines.append(
-            f"note: fewer than {FEWEST_FLOOR_RUNS} A/A runs are kept, so the noise floor is not known: the verdict is of these repeats, "
-            "and whatever changed on the host between the two runs is in it"
+            f"note: fewer than {FEWEST_FLOOR_RUNS} A/A runs are kept, so the noise floor is not known: the verdict is of these "
+            "repeats, and whatever changed on the host between the two runs is in it"
         )
     lines += [f"note: {note}" for note in compared.notes]
     return "\n".join(lines)

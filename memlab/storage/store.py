@@ -108,6 +108,11 @@ class Storage:
                 "commit_seq": self.database.commit_seq,
             }
 
+    def database_bytes(self) -> int:
+        """Return how much memory DuckDB says that it holds: buffers, transactions, hash tables; takes a query."""
+        (total,) = self.database.read("SELECT CAST(sum(memory_usage_bytes) AS BIGINT) FROM duckdb_memory()")[0]
+        return int(total)
+
     def clear_rows(self) -> None:
         """Forget which rows and graphs are in memory, so that the next reads come from the database."""
         self.indexes.rows.clear()

@@ -6,8 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from memlab.experiment import leak, load_run
-from memlab.settings import Settings
+from memlab.errors import MemlabError
+from memlab.experiment import leak
 from tests.measure.test_trend import alike
 
 LOOKS, EVERY_S, RATE = 160, 10.0, 500.0
@@ -57,33 +57,50 @@ def test_few_looks_say_too_few():
     assert found["slope_mb_per_h"]["value"] is None
 
 
-def test_a_real_run_looks_at_everything(root):
-    """A second on the real engine: looks with all counts, figures for programs, no failure; its interval, whatever it is."""
-    traffic = load_run.read_workload(
-        root / "params" / "mixes" / "steady.yaml",
-        {"arrivals": {"kind": "closed", "clients": 2}, **load_run.resized(80)},
-    )
-    whole = leak.run(traffic, Settings(), duration_s=2.0, every_s=0.1, clients=2)
-    assert whole["summary"]["failed"] == 0
-    assert whole["checks"]["holds"] is True
-    first = whole["looks"][0]
-    assert {"rss_bytes", "python_blocks", "threads"} <= set(first)
-    assert [name for name in first if name.startswith("cache_")]
-    assert [name for name in first if name.startswith("storage_")]
-    assert [look["operations"] for look in whole["looks"]] == sorted(look["operations"] for look in whole["looks"])
-    json.dumps(whole, allow_nan=False)
-    assert whole["summary"]["verdict"] in leak.as_text(whole)
+@pytest.fixture(scope="module")
+def looked(tmp_path_factory):
+    """A point of the sweep on the real engine, some seconds without and with twenty bytes left by each operation."""
+    traffic = {
+        "corpus": {"events": 100, "sessions": 2, "questions": 12},
+        "mix": {"episodic.get_event": 0.8, "episodic.recall": 0.2},
+        "arrivals": {"kind": "closed", "clients": 2},
+        "duration_s": 3.0,
+    }
+    out = tmp_path_factory.mktemp("leak")
+    return leak.measure_point({}, workload=traffic, every_s=0.05, size="quick", out=out), out
 
 
-def test_a_leak_in_a_real_run_is_found(root):
-    """Twenty objects and their list kept for each operation, on the real engine: Python's blocks grow by as many."""
-    kept = []
-    traffic = load_run.read_workload(
-        root / "params" / "mixes" / "steady.yaml",
-        {"arrivals": {"kind": "closed", "clients": 2}, **load_run.resized(80)},
-    )
-    whole = leak.run(
-        traffic, Settings(), duration_s=4.0, every_s=0.1, clients=2, planted=lambda: kept.append([object() for _ in range(20)])
-    )
-    blocks = whole["summary"]["others_per_operation"]["python_blocks"]
-    assert blocks["value"] == pytest.approx(21, rel=0.5)
+def test_a_leak_of_twenty_bytes_an_operation_is_found_on_the_real_engine(looked):
+    """Through the path that looks at a real process; without the leak the same path sees less than a fifth of it."""
+    summary = looked[0].summary
+    planted = summary["planted"]["bytes_per_operation"]
+    assert summary["planted"]["verdict"] == "leak", summary["planted"]
+    assert planted["low"] > 10
+    assert planted["value"] == pytest.approx(20, rel=0.25)
+    assert summary["bytes_per_operation"]["high"] < 4
+    assert summary["operations"] > 1_000
+
+
+def test_a_point_keeps_its_looks_and_its_summary(looked):
+    """looks.parquet holds every look of both halves; the figures are computed from it; DuckDB's own count is among them."""
+    found, out = looked
+    looks = pl.read_parquet(out / "looks.parquet")
+    assert looks.equals(found.looks)
+    kept = json.loads((out / "summary.json").read_text())
+    assert kept == json.loads(json.dumps(found.summary))
+    again = leak.summarise(looks.filter(~pl.col("planted")).drop("planted"))
+    assert again["slope_mb_per_h"] == kept["slope_mb_per_h"]
+    assert kept["others_per_operation"]["database_bytes"]["first"] > 0
+    assert kept["finding"] is True
+    assert kept["failed"] == kept["planted"]["failed"] == 0
+    assert kept["checks"]["holds"] is kept["planted"]["checks"]["holds"] is True
+    assert {"rss_bytes", "python_blocks", "threads", "descriptors"} <= set(looks.columns)
+    assert [name for name in looks.columns if name.startswith("cache_")]
+    assert [name for name in looks.columns if name.startswith("storage_")]
+    assert kept["verdict"] in leak.as_text({"summary": kept})
+
+
+def test_looking_for_a_leak_takes_a_closed_loop():
+    """Arrivals that do not wait would count operations that were never done."""
+    with pytest.raises(MemlabError, match="closed loop"):
+        leak.measure_point({}, workload={"arrivals": {"kind": "poisson", "rate_per_s": 50}})
