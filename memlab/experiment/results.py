@@ -45,6 +45,7 @@ _DECIDING_FILES = (
 _LOAD = ("experiment/load_run.py", "experiment/load_summary.py", "experiment/oracle.py")
 _DECIDING_OF = {
     "14-leaks": ("experiment/leak.py", "experiment/load_run.py", "experiment/oracle.py"),
+    "15-memory": ("experiment/footprint.py", "experiment/footprint_process.py"),
     "17-compare": (*_LOAD, "experiment/run_comparison.py", "experiment/noise.py"),
     "bench": ("experiment/speed.py",),
     "load": _LOAD,
