@@ -20,8 +20,10 @@ def bench(
         str,
         typer.Option(help="Memories in the store; for operations several sizes may be given, such as 1000,10000,100000."),
     ] = "100000",
-    calls: Annotated[int, typer.Option(min=1, max=100_000, help="Timed calls of a median; 200 make a p95.")] = 400,
-    seconds: Annotated[float, typer.Option(min=0.1, max=600, help="Length of one block under load.")] = 2.0,
+    calls: Annotated[int, typer.Option(min=1, max=100_000, help="Timed calls at most; 200 make a p95, 1,000 a p99.")] = 400,
+    seconds: Annotated[
+        float, typer.Option(min=0.1, max=600, help="Length of one block under load; or of the calls of one operation.")
+    ] = 2.0,
     seed: Annotated[int, typer.Option(help="Of the texts and vectors.")] = 0,
     results: Annotated[Path, typer.Option(help="In its folder `bench` the report is written.")] = Path("results"),
     json: Annotated[str | None, typer.Option(help="Write the report here as JSON; - is standard output.")] = None,
@@ -44,7 +46,9 @@ def bench(
         from memlab.experiment import operation_costs
 
         chosen = None if layer == "all" else layer
-        report = operation_costs.measure(sizes=sizes, layer=chosen, name=operation, calls=calls, seed=seed, tell=_tell)
+        report = operation_costs.report(
+            sizes=sizes, layer=chosen, name=operation, calls=calls, seconds=seconds, seed=seed, tell=_tell
+        )
         name, text = "operations", operation_costs.markdown(report)
     folder = results / "bench"
     try:

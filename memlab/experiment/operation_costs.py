@@ -1,105 +1,393 @@
-"""What every operation costs, one caller at a time, on stores of several sizes.
+"""What every operation costs, one caller at a time, beside a call of the same path that does nothing.
 
-The calls come from the declarations: nothing here names an operation but the few that fill the store. Each call goes through
-the whole path, cache and batching off. Reads come first, then what changes the store, each on memories kept for it.
+The calls come from the declarations: nothing here names an operation but the few that fill the store. Each goes through the whole
+path, cache, batching and pool off. Operations are asked in five ways, which are the values of `setting` in the samples:
+
+    floor      the same call, validated, through the same chain and worker thread, to a storage that is not asked
+    warm       a call that was not asked before, in a process that runs: indexes in memory, rows read from the database
+    repeated   that call once more: its rows are in memory now; of what only reads
+    cold       one call in a fresh process whose files left the page cache; see `cold_start`
+    name, description, schema      discovery of every operation, at that level of detail; see `discovery_costs`
+
+Floor, warm and repeated take turns, call by call, so that a slow moment of the host meets all three. The calls of an operation
+come in as many parts as there are repeats: intervals of means and ratios are over the parts, those of percentiles are of order
+statistics. How many calls there are follows from a time budget: what is cheap reaches the 1,000 samples of a p99, what is slow
+says "too few".
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
+import contextlib
+import gc
+import inspect
 import random
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
+import polars as pl
 
 from memlab.embedders import HashingEmbedder
 from memlab.engine import Engine
-from memlab.errors import MemlabError
+from memlab.errors import MemlabError, validation
+from memlab.experiment import cold_start, discovery_costs
+from memlab.experiment.comparison import Measurement
+from memlab.experiment.load import outcome_of, run_in_own_loop
+from memlab.experiment.operation_store import Filled, Spending
+from memlab.experiment.operation_summary import growth_of, summarise
 from memlab.experiment.quiet import quiet
-from memlab.measure import clock, stats
+from memlab.measure import clock, process, stats
 from memlab.measure.host import host, libraries
-from memlab.operations.registry import Examples, Operation, lookup, operations
+from memlab.measure.recorder import Recorder, Sample
+from memlab.middleware.chain import Outcome
+from memlab.operations.registry import Operation, lookup, operations
 from memlab.settings import Settings
-from memlab.storage.demands import Layer
-from memlab.workload.corpus import generate
+from memlab.values import DEFAULT_SESSION, Request, Response
+from memlab.workload import spec
 
 SIZES = (1_000, 10_000, 100_000)
-CALLS = 220  # of an operation; 200 make a p95
-FEW_CALLS = 12  # of a job, or of what takes longer than a tenth of a second
-_SLOW_MS = 100.0
+CALLS = 1_020  # of an operation at most; 1,000 make a p99
+ALONE: Mapping[str, Any] = {"cache": None, "batch": None, "pool": None}
+PARTS = 5
 _SEED = 7
-_BULK = 5_000
-_TOGETHER = 256  # writes that fill the store side by side
-# Which share of a store is what, and which operation stores it; what is not listed is filled by bulk.
-_FILL: Mapping[Layer, tuple[str, float]] = {
-    "procedural.procedure": ("procedural.create", 0.005),
-    "procedural.run": ("procedural.execute", 0.005),
-    "prospective.goal": ("prospective.create_goal", 0.005),
-    "prospective.task": ("prospective.create_task", 0.05),
-    "prospective.trigger": ("prospective.register_trigger", 0.005),
-    "graph.entity": ("graph.create_entity", 0.05),
-    "graph.relationship": ("graph.create_relationship", 0.1),
-}
-_LEAST = 40  # of each kind, also in a small store
+_SECONDS = 2.5
+_PILOTS = 3  # calls that tell how many are to be made; they are warm-up
+_MEMORY_CALLS = 20  # of a part, not timed, between two looks at the resident size
+_ORDER = {"read": 0, "discovery": 1, "complex": 2, "write": 3, "bulk": 4, "job": 5}
 
 
-class Cost(msgspec.Struct, frozen=True, kw_only=True):
-    """What one operation cost on one store.
+def measure_point(
+    point: Mapping[str, Any],
+    *,
+    workload: Mapping[str, Any],
+    seed: int = _SEED,
+    repeats: int = PARTS,
+    size: str = "smoke",
+    out: str | Path | None = None,
+    seconds: float = _SECONDS,
+    calls: int = CALLS,
+    cold: Sequence[str] | None = None,
+    layer: str | None = None,
+) -> Measurement:
+    """Measure every operation on one store; what the notebook of a point calls.
 
-    Attributes:
-        memories: in the store.
-        calls: timed ones that succeeded; percentiles are None where they are too few.
-        error_ratio: share of calls that were refused or failed.
-        per_item_ms: mean over the items of a bulk call; None for others.
-        phases_ms: mean by phase of storage.
-        met: p95 within the declared ceiling; None where there is no p95.
+    Args:
+        point: `candidate`, settings over the defaults, with cache, batch and pool off.
+        workload: its `corpus.events` is how many memories there are; nothing else of it counts.
+        seed: of texts and calls.
+        repeats: parts of an operation's calls.
+        size: `quick`, or `smoke` for a run that only proves that it runs.
+        out: existing folder for samples.parquet and summary.json; None keeps nothing.
+        seconds: for the timed calls of one operation; its first calls may take longer.
+        calls: of an operation at most.
+        cold: operations that are asked in fresh processes too, *repeats* times each; default: all that only read.
+        layer: only the operations of this layer.
+    Returns:
+        Every call as a sample, and the summary that `operation_summary.summarise` describes.
+    Raises:
+        MemlabError: VALIDATION `settings`: the cache is on; `unknown_operation`, `unknown_layer`; whatever filling raises.
     """
+    settings = Settings.of(point.get("candidate") or ALONE)
+    if settings.cache is not None:
+        raise validation("settings", "a cache is never on where the engine is measured; say settings: {cache: null}")
+    chosen = operations(layer)
+    starts = [lookup(name) for name in cold] if cold is not None else [one for one in chosen if one.reads and one.cost != "job"]
+    for one in starts:
+        if not one.reads:
+            raise validation("bounds", f"cold: {one.name} writes; only what reads can be asked again on the same files")
+    memories = spec.workload(workload).corpus.events
+    with tempfile.TemporaryDirectory(prefix="databases-", dir=out, ignore_cleanup_errors=True) as folder, quiet():
+        costs = _Costs(Filled(Path(folder), memories, seed), settings, repeats, seconds, calls)
+        run_in_own_loop(costs.measure(chosen))
+        costs.measure_cold(starts)
+    summary = summarise(
+        costs.samples(),
+        memories=memories,
+        size=size,
+        repeats=repeats,
+        rss_bytes_per_call=costs.growth,
+        discovery=costs.discovery,
+        kept_ratio=costs.kept_ratio,
+    )
+    measured = Measurement(costs.samples(), summary)
+    if out is not None:
+        measured.write(Path(out))
+    return measured
 
-    name: str
-    cost: str
-    memories: int
-    calls: int
-    error_ratio: float
-    mean_ms: float | None
-    p50: stats.Interval
-    p95: stats.Interval
-    p99: stats.Interval
-    per_item_ms: float | None
-    throughput_per_s: float | None
-    target_p95_ms: float
-    met: bool | None
-    phases_ms: dict[str, float]
+
+class _Floor(Engine):
+    """An engine that does nothing: the way there and back."""
+
+    async def run(self, requests: Sequence[Request]) -> list[Outcome]:
+        executor = self._readers if lookup(requests[0].operation).reads else self._writer
+        await _through(executor)
+        return [Response(None) for _ in requests]
+
+    def _peek(self, request: Request) -> Response | None:
+        return None if inspect.isgeneratorfunction(lookup(request.operation).plan) else Response(None)
 
 
-class Growth(msgspec.Struct, frozen=True, kw_only=True):
-    """How the median grows with the store: median ~ memories^exponent, by least squares over the logarithms.
-
-    Attributes:
-        exponent: 0 for a cost that does not grow, 1 for one that grows as the store does; None from fewer than two sizes.
-    """
-
-    name: str
-    exponent: float | None
+async def _through(executor: Any) -> None:
+    await asyncio.wrap_future(executor.submit(_nothing))
 
 
-def measure(
+def _nothing() -> None:
+    """Take the way through a worker thread."""
+
+
+class _Opened(msgspec.Struct, frozen=True):
+    """One copy of the store."""
+
+    database: Path
+    engine: Engine
+    floor: _Floor
+
+
+class _Costs:
+    """Asks every operation on copies of one store and writes down what became of each call."""
+
+    def __init__(self, filled: Filled, settings: Settings, parts: int, seconds: float, calls: int) -> None:
+        self.growth: dict[str, stats.Interval] = {}
+        self.discovery: dict[str, dict[str, Any]] = {}
+        self.kept_ratio: float | None = None
+        self._filled = filled
+        self._settings = settings
+        self._parts = parts
+        self._budget_ns = round(seconds * 1e9)
+        self._most = -(-calls // parts)  # of a part
+        self._chance = random.Random(0)
+        self._recorder = Recorder()
+        self._origin = clock.monotonic_ns()
+        self._spent_ns = 0  # on timed calls; making copies does not count
+
+    def samples(self) -> pl.DataFrame:
+        """Return every call in the columns of samples.parquet."""
+        return self._recorder.to_polars()
+
+    async def measure(self, chosen: Sequence[Operation]) -> None:
+        """Fill the store and ask everything but the cold calls: what reads first, on one copy."""
+        await self._filled.fill()
+        gc.collect()
+        gc.freeze()  # what is there stays; looking at the resident size need not go through it each time
+        try:
+            async with self._opened() as copy:
+                for one in sorted(chosen, key=lambda one: _ORDER[one.cost]):
+                    if one.reads:
+                        await self._read(copy, one)
+                if any(one.name == "discovery.search" for one in chosen):
+                    self.discovery = await discovery_costs.measure(
+                        copy.engine.execute, self._recorder, parts=self._parts, calls=self._most
+                    )
+            for one in sorted(chosen, key=lambda one: (one.layer == "session", _ORDER[one.cost])):
+                if not one.reads:
+                    await self._write(one)
+        finally:
+            gc.unfreeze()
+
+    def measure_cold(self, starts: Sequence[Operation]) -> None:
+        """Ask each of *starts* in fresh processes, all of them in turn for every part."""
+        database = self._filled.copy()
+        kept: list[float | None] = []
+        for part in range(self._parts):
+            asked = [(one.name, one.example(self._chance, self._filled.examples())) for one in starts]
+            for first in cold_start.first_calls(database, self._settings, asked):
+                kept.append(first.kept_ratio)
+                for setting, took, phases in (("open", first.open_ns, None), ("cold", first.call_ns, first.phases)):
+                    self._keep(first.operation, setting, part, 0, took, first.outcome, phases)
+        known = [one for one in kept if one is not None]
+        self.kept_ratio = max(known) if known and len(known) == len(kept) else None
+        self._filled.remove(database)
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    async def _read(self, copy: _Opened, one: Operation) -> None:
+        def ask() -> dict[str, Any]:
+            return one.example(self._chance, self._filled.examples())
+
+        async def turn(part: int, warm_up: bool) -> None:
+            given = ask()
+            first = self._chance.random() < 0.5
+            if first:
+                await self._time(copy.floor, one, given, "floor", part, warm_up)
+            copy.engine.storage.indexes.rows.clear()
+            await self._time(copy.engine, one, given, "warm", part, warm_up)
+            await self._time(copy.engine, one, given, "repeated", part, warm_up)
+            if not first:
+                await self._time(copy.floor, one, given, "floor", part, warm_up)
+
+        turns = await self._turns(turn)
+        grown = []
+        for _ in range(self._parts):
+            asked = [ask() for _ in range(min(turns, _MEMORY_CALLS))]
+            copy.engine.storage.indexes.rows.clear()
+            grown.append(await self._grown_by(copy.engine, one, asked))
+        self._grew(one, grown)
+
+    async def _turns(self, turn: Callable[[int, bool], Any], pilots: int = _PILOTS) -> int:
+        """Take turns part by part, as long as the time of each lasts, one at least; return the fewest of a part."""
+        for _ in range(pilots):
+            await turn(0, True)
+            if self._spent_ns > self._budget_ns:
+                break
+        fewest = self._most
+        for part in range(self._parts):
+            self._spent_ns = done = 0
+            while done == 0 or (done < self._most and self._spent_ns < self._budget_ns / self._parts):
+                await turn(part, False)
+                done += 1
+            fewest = min(fewest, done)
+        self._spent_ns = 0
+        return fewest
+
+    # --- writing --------------------------------------------------------------------------------------------------
+
+    async def _write(self, one: Operation) -> None:
+        """Ask what changes the store, on copies that are used up by a tenth at most."""
+        async with contextlib.AsyncExitStack() as stack:
+            copy = await stack.enter_async_context(self._opened())
+            spending = Spending(self._filled, one)
+
+            async def renew() -> None:
+                nonlocal copy, spending
+                if spending.is_spent:
+                    await stack.aclose()
+                    copy = await stack.enter_async_context(self._opened())
+                    spending = Spending(self._filled, one)
+
+            async def turn(part: int, warm_up: bool) -> None:
+                await renew()
+                given = spending.next()
+                session = await self._doomed(copy.engine) if one.name == "session.delete" else DEFAULT_SESSION
+                first = self._chance.random() < 0.5
+                if first:
+                    await self._time(copy.floor, one, given, "floor", part, warm_up)
+                await self._time(copy.engine, one, given, "warm", part, warm_up, session)
+                if not first:
+                    await self._time(copy.floor, one, given, "floor", part, warm_up)
+
+            turns = await self._turns(turn, 1 if one.cost == "job" else _PILOTS)
+            if one.cost == "job" or one.name == "session.delete":
+                return
+            grown = []
+            for _ in range(self._parts):
+                await renew()
+                asked: list[dict[str, Any]] = []
+                while len(asked) < min(turns, _MEMORY_CALLS) and not spending.is_spent:
+                    asked.append(spending.next())
+                grown.append(await self._grown_by(copy.engine, one, asked))
+            self._grew(one, grown)
+
+    async def _doomed(self, engine: Engine) -> str:
+        """Return a session of twenty events."""
+        session = str((await engine.execute("session.create")).value)
+        events = {"events": [self._filled.examples().event(self._chance) for _ in range(20)]}
+        await engine.execute("episodic.bulk_remember", events, session=session)
+        return session
+
+    # --- both -----------------------------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def _opened(self) -> AsyncIterator[_Opened]:
+        database = self._filled.copy()
+        engine = Engine.open(database, self._settings, HashingEmbedder())
+        floor = _Floor(engine.storage, self._settings)
+        try:
+            yield _Opened(database, engine, floor)
+        finally:
+            await floor.aclose()
+            await engine.aclose()
+            self._filled.remove(database)
+
+    async def _time(
+        self,
+        engine: Engine,
+        one: Operation,
+        given: Mapping[str, Any],
+        setting: str,
+        part: int,
+        warm_up: bool,
+        session: str = DEFAULT_SESSION,
+    ) -> None:
+        started = clock.monotonic_ns()
+        try:
+            response = await engine.execute(one.name, given, session=session)
+        except MemlabError as error:
+            took = clock.monotonic_ns() - started
+            self._keep(one.name, setting, part, started - self._origin, took, outcome_of(error), None, error.reason, warm_up)
+        else:
+            took = clock.monotonic_ns() - started
+            items = one.item_count(one.validate(given)) if one.cost == "bulk" else 1
+            phases = response.phases
+            self._keep(one.name, setting, part, started - self._origin, took, "ok", phases, None, warm_up, items)
+
+    def _keep(
+        self,
+        operation: str,
+        setting: str,
+        part: int,
+        started: int,
+        took: int,
+        outcome: Any,
+        phases: Mapping[str, int] | None,
+        error: str | None = None,
+        warm_up: bool = False,
+        items: int = 1,
+    ) -> None:
+        self._spent_ns += took
+        self._recorder.add(
+            Sample(
+                operation=operation,
+                session="",
+                intended_ns=started,
+                started_ns=started,
+                finished_ns=started + took,
+                outcome=outcome,
+                error=error,
+                batch_size=items,
+                setting=setting,
+                repeat=part,
+                warm_up=warm_up,
+                phases=phases,
+            )
+        )
+
+    async def _grown_by(self, engine: Engine, one: Operation, asked: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+        """Return by how many bytes the process grew over some calls that nobody writes down, and how many succeeded."""
+        before = process.look().rss_bytes
+        answered = 0
+        for given in asked:
+            with contextlib.suppress(MemlabError):
+                await engine.execute(one.name, given)
+                answered += 1
+        return process.look().rss_bytes - before, answered
+
+    def _grew(self, one: Operation, grown: Sequence[tuple[int, int]]) -> None:
+        bytes_grown, answered = zip(*grown, strict=True)
+        if all(answered):
+            self.growth[one.name] = stats.quotient(bytes_grown, answered)
+
+
+# --- a report for the command ------------------------------------------------------------------------------------------
+
+
+def report(
     *,
     sizes: Sequence[int] = SIZES,
     layer: str | None = None,
     name: str | None = None,
     calls: int = CALLS,
+    seconds: float = _SECONDS,
     seed: int = _SEED,
     tell: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Measure the operations of a layer, one operation, or all of them, and return a report.
+    """Measure the operations of a layer, one operation, or all of them; cold calls are left to the notebook.
 
     Returns:
-        host, libraries, started, sizes, seed, rows (`Cost` as tables), growth (`Growth` as tables).
+        host, libraries, started, seed; stores: a summary, see `operation_summary.summarise`, for each size; growth: power laws by
+        operation.
     Raises:
         MemlabError: VALIDATION `unknown_operation`, `unknown_layer`.
     """
@@ -107,188 +395,70 @@ def measure(
         lookup(name)
     chosen = [one for one in operations(layer) if name is None or one.name == name]
     started = clock.now().isoformat(timespec="seconds")
-    rows: list[Cost] = []
+    stores = []
     for size in sizes:
+        tell(f"{size:,} memories")
         with tempfile.TemporaryDirectory(prefix="memlab-costs-") as folder, quiet():
-            rows += asyncio.run(_Store(Path(folder), size, calls, seed, tell).run(chosen))
+            costs = _Costs(Filled(Path(folder), size, seed), Settings.of(ALONE), PARTS, seconds, calls)
+            run_in_own_loop(costs.measure(chosen))
+        stores.append(
+            summarise(
+                costs.samples(),
+                memories=size,
+                size="quick",
+                repeats=PARTS,
+                rss_bytes_per_call=costs.growth,
+                discovery=costs.discovery,
+            )
+        )
+        for line in _lines(stores[-1]):
+            tell(f"  {line}")
     return {
         "host": host(),
         "libraries": libraries(),
         "started": started,
-        "sizes": list(sizes),
         "seed": seed,
-        "rows": msgspec.to_builtins(rows),
-        "growth": msgspec.to_builtins([growth(one.name, rows) for one in chosen]),
+        "stores": stores,
+        "growth": msgspec.to_builtins(growth_of(stores)),
     }
 
 
-def growth(name: str, rows: Iterable[Cost]) -> Growth:
-    """Return how an operation's median grows over the stores it was measured on."""
-    points = [(row.memories, row.p50.value) for row in rows if row.name == name and row.p50.value]
-    if len(points) < 2:
-        return Growth(name=name, exponent=None)
-    memories, medians = np.log(np.array(points, np.float64)).T
-    return Growth(name=name, exponent=float(np.polyfit(memories, medians, 1)[0]))
+def _lines(store: Mapping[str, Any]) -> Iterator[str]:
+    for name, one in store["operations"].items():
+        figures = {figure: one["warm"][f"{figure}_ms"]["value"] for figure in ("p50", "p95", "mean")}
+        shown = " · ".join(f"{figure} {value:.2f} ms" for figure, value in figures.items() if value is not None)
+        failed = one["warm"]["failure_ratio"]["value"]
+        yield f"{name}: {shown}{f' · {failed:.0%} failed' if failed else ''}"
 
 
-class _Store:
-    """One store, filled and then asked."""
-
-    def __init__(self, folder: Path, size: int, calls: int, seed: int, tell: Callable[[str], None]) -> None:
-        self._folder = folder
-        self._size = size
-        self._calls = calls
-        self._chance = random.Random(seed)
-        self._seed = seed
-        self._tell = tell
-        self._ids: dict[str, list[str]] = {}
-        self._contents: list[str] = []
-
-    async def run(self, chosen: Sequence[Operation]) -> list[Cost]:
-        rows = []
-        settings = Settings.of({"cache": None, "batch": None, "pool": None, "storage.hot_rows": 0})
-        path = self._folder / "costs.duckdb"
-        self._tell(f"{self._size:,} memories: filling the store")
-        with Engine.open(path, Settings.of({"cache": None}), HashingEmbedder()) as engine:
-            await self._fill(engine)
-        with Engine.open(path, settings, HashingEmbedder()) as engine:
-            order = {"read": 0, "discovery": 1, "complex": 2, "write": 3, "bulk": 4, "job": 5}
-            for one in sorted(chosen, key=lambda one: (one.layer == "session", not one.reads, order[one.cost])):
-                rows.append(await self._ask(engine, one))
-                self._tell(f"  {_line(rows[-1])}")
-        return rows
-
-    async def _fill(self, engine: Engine) -> None:
-        corpus = generate(events=self._size, sessions=1, questions=10, seed=self._seed)
-        self._contents = corpus.events["content"].to_list()
-        known = {one.name for one in operations()}
-        kinds = {layer: fill for layer, fill in _FILL.items() if fill[0] in known}
-        counts = {layer: max(_LEAST, int(share * self._size)) for layer, (_, share) in kinds.items()}
-        left = max(self._size - sum(counts.values()), 2 * _LEAST)
-        for operation, field, layer, count in (
-            ("episodic.bulk_remember", "events", "episodic", left * 6 // 10),
-            ("semantic.bulk_store", "facts", "semantic", left * 4 // 10),
-        ):
-            for start in range(0, count, _BULK):
-                examples = self._examples()
-                make = examples.event if field == "events" else examples.fact
-                items = [make(self._chance) for _ in range(min(_BULK, count - start))]
-                stored = (await engine.execute(operation, {field: items})).value
-                self._ids.setdefault(layer, []).extend(stored.ids)
-        for layer, (operation, _) in kinds.items():
-            declared = next(one for one in operations() if one.name == operation)
-            for _ in range(0, counts[layer], _TOGETHER):
-                made = [declared.example(self._chance, self._examples()) for _ in range(min(_TOGETHER, counts[layer]))]
-                answers = await asyncio.gather(*(engine.execute(operation, given) for given in made), return_exceptions=True)
-                ids = [answer.value.id for answer in answers if not isinstance(answer, BaseException)]
-                self._ids.setdefault(layer, []).extend(ids)
-
-    def _examples(self, reserved: Mapping[str, Sequence[str]] | None = None) -> Examples:
-        some = self._chance.sample(self._contents, k=min(50, len(self._contents)))
-        return Examples(ids=reserved if reserved is not None else self._ids, contents=some)
-
-    async def _ask(self, engine: Engine, one: Operation) -> Cost:
-        times: list[float] = []
-        items: list[int] = []
-        failed = 0
-        phases: dict[str, float] = {}
-        spent_ms = 0.0
-        wanted = FEW_CALLS if one.cost == "job" else self._calls
-        for done in itertools.count():
-            if done >= wanted or (done >= FEW_CALLS and spent_ms / done > _SLOW_MS):
-                break
-            parameters = one.example(self._chance, self._examples(self._taken(one)))
-            session = await self._session(engine) if one.name == "session.delete" else "default"
-            started = clock.monotonic_ns()
-            try:
-                response = await engine.execute(one.name, parameters, session=session)
-            except MemlabError:
-                failed += 1
-                continue
-            finally:
-                took = (clock.monotonic_ns() - started) / 1e6
-                spent_ms += took
-            times.append(took)
-            items.append(max(1, one.item_count(one.validate(parameters))))
-            for phase, ns in (response.phases or {}).items():
-                phases[phase] = phases.get(phase, 0.0) + ns / 1e6
-        return _cost(one, self._size, times, items, failed, phases)
-
-    def _taken(self, one: Operation) -> dict[str, list[str]] | None:
-        """Return the last id of every kind, taken away, for what may use it up; None for what only reads."""
-        if one.reads:
-            return None
-        return {layer: [ids.pop()] if len(ids) > _LEAST else ids[-1:] for layer, ids in self._ids.items()}
-
-    async def _session(self, engine: Engine) -> str:
-        session = str((await engine.execute("session.create")).value)
-        events = {"events": [self._examples().event(self._chance) for _ in range(20)]}
-        await engine.execute("episodic.bulk_remember", events, session=session)
-        return session
-
-
-def _cost(
-    one: Operation, size: int, times: Sequence[float], items: Sequence[int], failed: int, phases: Mapping[str, float]
-) -> Cost:
-    measured = np.array(times, np.float64)
-    calls = len(measured)
-    p95 = stats.percentile(measured, 0.95)
-    per_item = measured / np.array(items, np.float64) if one.cost == "bulk" and calls else None
-    judged = stats.percentile(per_item, 0.95).value if per_item is not None else p95.value
-    return Cost(
-        name=one.name,
-        cost=one.cost,
-        memories=size,
-        calls=calls,
-        error_ratio=failed / max(calls + failed, 1),
-        mean_ms=float(measured.mean()) if calls else None,
-        p50=stats.percentile(measured, 0.5),
-        p95=p95,
-        p99=stats.percentile(measured, 0.99),
-        per_item_ms=None if per_item is None else float(per_item.mean()),
-        throughput_per_s=1e3 / float(measured.mean()) if calls else None,
-        target_p95_ms=one.target_p95_ms,
-        met=None if judged is None else bool(judged <= one.target_p95_ms),
-        phases_ms={phase: total / calls for phase, total in phases.items()} if calls else {},
-    )
-
-
-def _line(row: Cost) -> str:
-    p50, p95 = row.p50.value, row.p95.value
-    shown = " · ".join(f"{name} {value:.2f} ms" for name, value in (("p50", p50), ("p95", p95), ("mean", row.mean_ms)) if value)
-    return f"{row.name}: {shown}{f' · {row.error_ratio:.0%} failed' if row.error_ratio else ''}"
-
-
-def markdown(report: Mapping[str, Any]) -> str:
+def markdown(told: Mapping[str, Any]) -> str:
     """Return a report as Markdown: a table of the largest store, with growth over all of them."""
-    where = report["host"]
-    largest = max(report["sizes"])
-    sizes = ", ".join(f"{size:,}" for size in report["sizes"])
-    exponents = {one["name"]: one["exponent"] for one in report["growth"]}
+    where = told["host"]
+    largest = max(told["stores"], key=lambda store: store["memories"])
+    sizes = ", ".join(f"{store['memories']:,}" for store in told["stores"])
     lines = [
-        f"# Every operation at {largest:,} memories",
+        f"# Every operation at {largest['memories']:,} memories",
         "",
-        f"{report['started']}, {where['cpu']}, {where['cores']} cores, {where['os']}, {where['python']}. One caller, cache and "
-        "batching off, rows not held in memory; inputs from the declarations, seed "
-        f"{report['seed']}. Growth: the exponent of the median over {sizes} memories.",
+        f"{told['started']}, {where['cpu']}, {where['cores']} cores, {where['os']}, {where['python']}. One caller, "
+        f"cache, batching and pool off, rows read from the database; inputs from the declarations, seed {told['seed']}. "
+        f"Floor: the same call through the same path to a storage that is not asked. Growth: the exponent of the median over {sizes} memories.",
         "",
-        "| operation | class | p50 ms | p95 ms | p99 ms | mean ms | per item ms | errors | ceiling p95 ms | growth |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| operation | class | p50 ms | p95 ms | p99 ms | mean ms | per item ms | × floor | errors | ceiling p95 ms | growth |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    for row in report["rows"]:
-        if row["memories"] == largest:
-            exponent = exponents.get(row["name"])
-            cells = [
-                f"| `{row['name']}`",
-                row["cost"],
-                *(_number(row[name]["value"]) for name in ("p50", "p95", "p99")),
-                _number(row["mean_ms"]),
-                "" if row["per_item_ms"] is None else _number(row["per_item_ms"]),
-                f"{row['error_ratio']:.0%}",
-                f"{row['target_p95_ms']:g}",
-                f"{'' if exponent is None else f'{exponent:.2f}'} |",
-            ]
-            lines.append(" | ".join(cells))
+    for name, one in largest["operations"].items():
+        exponent = told["growth"][name]["exponent"]["value"]
+        cells = [
+            f"| `{name}`",
+            one["cost"],
+            *(_number(one["warm"][f"{figure}_ms"]["value"]) for figure in ("p50", "p95", "p99", "mean")),
+            "" if one["per_item"] is None else _number(one["per_item"]["mean_ms"]),
+            _number(one["over_floor"]["value"]),
+            f"{one['warm']['failure_ratio']['value']:.0%}",
+            f"{one['target_p95_ms']:g}",
+            f"{'' if exponent is None else f'{exponent:.2f}'} |",
+        ]
+        lines.append(" | ".join(cells))
     return "\n".join(lines) + "\n"
 
 

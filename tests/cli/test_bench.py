@@ -18,7 +18,10 @@ def test_one_operation_is_measured_and_written(tmp_path, capsys):
     assert code == 0
     report = json.loads((tmp_path / "out.json").read_text())
     assert report == json.loads((tmp_path / "bench" / "operations.json").read_text())
-    assert [(row["name"], row["memories"]) for row in report["rows"]] == [("discovery.get", 1000), ("discovery.get", 1200)]
+    assert [(store["memories"], list(store["operations"])) for store in report["stores"]] == [
+        (1000, ["discovery.get"]),
+        (1200, ["discovery.get"]),
+    ]
     assert "`discovery.get`" in capsys.readouterr().out
     assert "`discovery.get`" in (tmp_path / "bench" / "operations.md").read_text()
 
