@@ -5,6 +5,7 @@ from memlab.charts.comparison import response_times
 from memlab.charts.curves import By, ratio_curve, share_curve, stack
 from memlab.charts.intervals import intervals
 from memlab.charts.lines import lines
+from memlab.charts.operations import by_size, costs, exponents
 from memlab.charts.reach import reaches
 from memlab.charts.theme import operation_colour, svg_to_pdf, to_svg
 from memlab.charts.traffic import traffic
@@ -12,7 +13,10 @@ from memlab.charts.ways import estimates, regrets
 
 __all__ = [
     "By",
+    "by_size",
+    "costs",
     "estimates",
+    "exponents",
     "intervals",
     "lines",
     "operation_colour",

@@ -436,12 +436,17 @@ def markdown(told: Mapping[str, Any]) -> str:
     where = told["host"]
     largest = max(told["stores"], key=lambda store: store["memories"])
     sizes = ", ".join(f"{store['memories']:,}" for store in told["stores"])
+    said = (
+        f"{told['started']}, {where['cpu']}, {where['cores']} cores, {where['os']}, {where['python']}.",
+        "One caller, cache, batching and pool off, rows read from the database.",
+        f"Inputs from the declarations, seed {told['seed']}.",
+        "Floor: the same call through the same path to a storage that is not asked.",
+        f"Growth: the exponent of the median over {sizes} memories.",
+    )
     lines = [
         f"# Every operation at {largest['memories']:,} memories",
         "",
-        f"{told['started']}, {where['cpu']}, {where['cores']} cores, {where['os']}, {where['python']}. One caller, "
-        f"cache, batching and pool off, rows read from the database; inputs from the declarations, seed {told['seed']}. "
-        f"Floor: the same call through the same path to a storage that is not asked. Growth: the exponent of the median over {sizes} memories.",
+        " ".join(said),
         "",
         "| operation | class | p50 ms | p95 ms | p99 ms | mean ms | per item ms | × floor | errors | ceiling p95 ms | growth |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",

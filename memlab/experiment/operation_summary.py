@@ -139,18 +139,28 @@ def _phases(ok: pl.DataFrame) -> dict[str, float]:
 
 
 def frame(runs: Iterable[Run]) -> pl.DataFrame:
+    """Return what `frame_of` does of the summaries of *runs*, with a column `run` for the identity."""
+    found = [frame_of([run.summary]).with_columns(run=pl.lit(run.id)) for run in runs]
+    return pl.concat(found, how="vertical_relaxed")
+
+
+def frame_of(summaries: Iterable[Mapping[str, Any]]) -> pl.DataFrame:
     """Return a row for each operation on each store: figures with their intervals, for charts and tables.
 
-    Columns: run, memories, operation, layer, cost, target_ms, met, calls, failure_ratio; p50_ms, p95_ms, p99_ms of warm calls
-    (per item for bulk, which has no p99), each with `_low` and `_high`; repeated_ms, cold_ms and floor_ms, means or medians as
-    there are samples for; over_floor with its interval.
+    Columns: memories, operation, layer, cost, target_ms, met, calls, failure_ratio, mean_ms; p50_ms, p95_ms, p99_ms of warm
+    calls, each with `_low` and `_high` (per item for bulk, as mean_ms is, and without a p99); repeated_ms and floor_ms, medians;
+    cold_ms, a mean; over_floor with its interval.
     """
     rows = [
-        {"run": run.id, "memories": run.summary["memories"], "operation": name, **_row(one)}
-        for run in runs
-        for name, one in run.summary["operations"].items()
+        {"memories": summary["memories"], "operation": name, **_row(one)}
+        for summary in summaries
+        for name, one in summary["operations"].items()
     ]
-    return pl.DataFrame(rows, infer_schema_length=None)
+    texts = dict.fromkeys(("operation", "layer", "cost"), pl.String)
+    counts = dict.fromkeys(("memories", "calls"), pl.Int64)
+    numbers = [name for row in rows[:1] for name in row if name not in (*texts, *counts, "met")]
+    schema = {**counts, **texts, "met": pl.Boolean, **dict.fromkeys(numbers, pl.Float64)}
+    return pl.DataFrame(rows, schema_overrides=schema, infer_schema_length=None)
 
 
 def _row(one: Mapping[str, Any]) -> dict[str, Any]:
@@ -165,7 +175,7 @@ def _row(one: Mapping[str, Any]) -> dict[str, Any]:
         **_spread("p50_ms", warm["p50_ms"]),
         **_spread("p95_ms", warm["p95_ms"]),
         **_spread("p99_ms", None if one["per_item"] else one["warm"]["p99_ms"]),
-        "mean_ms": one["warm"]["mean_ms"]["value"],
+        "mean_ms": one["per_item"]["mean_ms"] if one["per_item"] else one["warm"]["mean_ms"]["value"],
         "repeated_ms": one["repeated"] and one["repeated"]["p50_ms"]["value"],
         "cold_ms": one["cold"] and one["cold"]["mean_ms"]["value"],
         "floor_ms": one["floor"]["p50_ms"]["value"],

@@ -43,7 +43,9 @@ _DECIDING_FILES = (
 )
 # What decides the runs of one experiment beside that, so that a change of one instrument does not make all runs old.
 _LOAD = ("experiment/load_run.py", "experiment/load_summary.py", "experiment/oracle.py")
+_OPERATIONS = ("operation_costs", "operation_store", "operation_summary", "discovery_costs", "cold_start")
 _DECIDING_OF = {
+    "10-operations": tuple(f"experiment/{name}.py" for name in _OPERATIONS),
     "14-leaks": ("experiment/leak.py", "experiment/load_run.py", "experiment/oracle.py"),
     "15-memory": ("experiment/footprint.py", "experiment/footprint_process.py"),
     "17-compare": (*_LOAD, "experiment/run_comparison.py", "experiment/noise.py"),
