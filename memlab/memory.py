@@ -14,6 +14,7 @@ from memlab.embedders import Embedder
 from memlab.engine import Engine
 from memlab.errors import validation
 from memlab.hooks import Hooks
+from memlab.middleware.observe import Recorder
 from memlab.operations.registry import Operation, layers, operations
 from memlab.settings import Settings
 from memlab.values import DEFAULT_SESSION, Response
@@ -71,12 +72,13 @@ class Memory:
         embedder: Embedder | None = None,
         *,
         create: bool = True,
+        recorder: Recorder | None = None,
         hooks: Hooks | None = None,
     ) -> Memory:
         """Open or create the memory at *path*; arguments and errors as for `Engine.open`."""
         if settings is not None and not isinstance(settings, Settings):
             settings = Settings.of(settings)
-        return cls(Engine.open(path, settings, embedder, create=create, hooks=hooks))
+        return cls(Engine.open(path, settings, embedder, create=create, recorder=recorder, hooks=hooks))
 
     def call(self, operation: str, parameters: Mapping[str, Any] | None = None, **options: Any) -> Any:
         """Execute one operation and return its value; *options* as for `Engine.execute`."""

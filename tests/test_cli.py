@@ -64,7 +64,7 @@ def test_every_command_has_help_with_an_example(name, capsys):
         (["load", "--rate", "9", "--arrivals", "sometimes"], "constant, poisson, or a trace"),
         (["load", "--rate", "9", "--workload", "no/such.yaml"], "no workload file 'no/such.yaml'"),
         (["load", "--rate", "9", "--json", "no/such/folder.json"], "a folder that is there"),
-        (["load", "--arrivals", "no/such.parquet", "--duration", "1"], "no trace 'no/such.parquet'"),
+        (["load", "--arrivals", "no/such.parquet", "--duration", "1"], "trace 'no/such.parquet': no such file"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(capsys, arguments, told):

@@ -58,7 +58,7 @@ for _name, _command in _COMMANDS.items():
 
 _GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     "predict": (predict.HELP, {"cache": predict.cache}),
-    "trace": (trace.HELP, {"summary": trace.summary}),
+    "trace": (trace.HELP, {"record": trace.record, "replay": trace.replay, "summary": trace.summary}),
 }
 for _name, (_help, _commands) in _GROUPS.items():
     _group = typer.Typer(help=_help, rich_markup_mode=None)

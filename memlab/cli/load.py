@@ -68,10 +68,10 @@ def load(
     if p99_ms is not None and not find_rate:
         raise validation("workload", "--p99-ms is the target of --find-rate; give both")
     if find_rate:
-        changes = _changes(rate or _START_PER_S, None, duration or 5.0, arrivals, memories, warm_up, deadline)
+        wanted = changes(rate or _START_PER_S, None, duration or 5.0, arrivals, memories, warm_up, deadline)
     else:
-        changes = _changes(rate, clients, duration or 60.0, arrivals, memories, warm_up, deadline)
-    traffic = load_run.read_workload(mix_file(workload, _MIX), changes)
+        wanted = changes(rate, clients, duration or 60.0, arrivals, memories, warm_up, deadline)
+    traffic = load_run.read_workload(mix_file(workload), wanted)
     output.check(json)
     mix_name = (workload or _MIX).stem
     if find_rate and p99_ms is not None:
@@ -106,21 +106,21 @@ def load(
         raise typer.Exit(1)
 
 
-def mix_file(given: Path | None, default: Path) -> Path:
+def mix_file(given: Path | None, default: Path = _MIX) -> Path:
     """Return the workload's file: the default one is the repository's, wherever the command is called."""
     if given is not None or default.is_file():
         return given or default
     return Path(__file__).resolve().parents[2] / default
 
 
-def _changes(
+def changes(
     rate: float | None,
     clients: int | None,
     duration: float,
     arrivals: str,
     memories: int | None,
-    warm_up: float | None,
-    deadline: float | None,
+    warm_up: float | None = None,
+    deadline: float | None = None,
 ) -> dict[str, Any]:
     """Return what the options say of a workload."""
     from memlab.errors import validation
@@ -139,9 +139,9 @@ def _changes(
         came = {"kind": "trace", "path": arrivals, "rate_per_s": rate}
     else:
         came = {"kind": arrivals, "rate_per_s": rate}
-    changes: dict[str, Any] = {"arrivals": came, "duration_s": duration, "beside": None, **resized(memories)}
+    wanted: dict[str, Any] = {"arrivals": came, "duration_s": duration, "beside": None, **resized(memories)}
     if warm_up is not None:
-        changes["warm_up_s"] = warm_up
+        wanted["warm_up_s"] = warm_up
     if deadline is not None:
-        changes["deadline_s"] = deadline
-    return changes
+        wanted["deadline_s"] = deadline
+    return wanted

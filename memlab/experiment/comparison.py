@@ -36,6 +36,7 @@ from memlab.workload.corpus import Corpus, generate
 from memlab.workload.locomo import load_locomo
 from memlab.workload.mix import Call, Loaded, Mix, event_parameters
 from memlab.workload.spec import BesideSpec, Workload
+from memlab.workload.trace import load as load_trace
 
 Size: TypeAlias = Literal["quick", "smoke"]
 Progress: TypeAlias = Callable[[int, int], None]
@@ -341,7 +342,7 @@ class _Comparison:
             case "poisson":
                 return arrivals.poisson(spec.rate_per_s or 1.0, total_s, seed)
             case "trace":
-                return arrivals.replay(arrivals.read_trace(spec.path or ""), total_s, seed, rate_per_s=spec.rate_per_s)
+                return arrivals.replay(load_trace(spec.path or "").offsets(), total_s, seed, rate_per_s=spec.rate_per_s)
         return None
 
     def _keep(self, recorder: Recorder, driven: Driven, recalls: Mapping[int, float], *, warm_up: bool) -> None:

@@ -9,7 +9,7 @@ import gc
 import math
 import random
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,7 +36,9 @@ from memlab.workload import arrivals, spec
 from memlab.workload.arrivals import Offsets
 from memlab.workload.corpus import Corpus
 from memlab.workload.mix import Call, Loaded, Mix, examples_of
+from memlab.workload.recording import TraceRecorder
 from memlab.workload.spec import Workload
+from memlab.workload.trace import load as load_trace
 
 EXPERIMENT = "load"
 PARTS = 5  # of the measured time; they stand for repeats
@@ -128,6 +130,7 @@ def run(
     keep_in: Path | None = None,
     mix_name: str = "",
     progress: Progress | None = None,
+    recorder: TraceRecorder | None = None,
 ) -> Measured:
     """Fill a fresh database, send the traffic, and check what was acknowledged.
 
@@ -139,14 +142,19 @@ def run(
         database: a file that does not exist yet; default: a temporary one.
         keep_in: folder of results; None keeps nothing.
         mix_name: of the workload, for the summary.
+        recorder: told of the traffic, not of the filling; whoever made it closes it.
     Raises:
         MemlabError: VALIDATION `database`: the file exists already; whatever opening or filling it raises.
     """
+    return measured(LoadRun(traffic, settings, seed, progress, recorder), database, keep_in, mix_name)
+
+
+def measured(sending: LoadRun, database: Path | None = None, keep_in: Path | None = None, mix_name: str = "") -> Measured:
+    """Do all of a load, and keep it where a folder of results is given; arguments and errors as for `run`."""
     if keep_in is not None:
         with results.writing(keep_in):
             keep_in.mkdir(parents=True, exist_ok=True)
     started = clock.now()
-    sending = _LoadRun(traffic, settings, seed, progress)
     summary = sending.whole(database, mix_name)
     kept = _keep(sending.samples, summary, started.isoformat(), keep_in) if keep_in is not None else None
     if kept is not None:
@@ -189,10 +197,19 @@ class FilledRun(abc.ABC):
 
     Args:
         traffic: of whose mix and corpus it is.
+        recorder: told of what is measured.
     """
 
-    def __init__(self, traffic: Workload, settings: Settings, seed: int, progress: Progress | None = None) -> None:
+    def __init__(
+        self,
+        traffic: Workload,
+        settings: Settings,
+        seed: int,
+        progress: Progress | None = None,
+        recorder: TraceRecorder | None = None,
+    ) -> None:
         self.traffic = traffic
+        self.recorder = recorder
         self.settings = settings
         self.seed = seed
         self.progress = progress or Silent()
@@ -231,7 +248,9 @@ class FilledRun(abc.ABC):
     async def _run(self) -> dict[str, Any]:
         with in_flight() as counter:
             self.progress.begin("filling", None)
-            engine = self._open(self.settings)
+            if self.recorder is not None:
+                self.recorder.pause()
+            engine = self._open(self.settings, self.recorder)
             try:
                 loaded, oracle = await self._fill(engine)
                 mix = Mix(self.corpus, loaded, self.traffic, self.seed)
@@ -247,8 +266,8 @@ class FilledRun(abc.ABC):
         if self.stopping.is_set():
             raise KeyboardInterrupt("interrupted before anything was measured")
 
-    def _open(self, settings: Settings) -> Engine:
-        return Engine.open(self._path, settings, embedder_of(self.corpus.embedder))
+    def _open(self, settings: Settings, recorder: TraceRecorder | None = None) -> Engine:
+        return Engine.open(self._path, settings, embedder_of(self.corpus.embedder), recorder=recorder)
 
     async def _fill(self, engine: Engine) -> tuple[Loaded, Oracle]:
         """Store the corpus, whatever else the mix asks for, and the canaries."""
@@ -276,20 +295,27 @@ class FilledRun(abc.ABC):
             await engine.aclose()
 
 
-class _LoadRun(FilledRun):
+class LoadRun(FilledRun):
     """Sends the traffic once."""
 
-    def __init__(self, traffic: Workload, settings: Settings, seed: int, progress: Progress | None) -> None:
-        super().__init__(traffic, settings, seed, progress)
+    def __init__(
+        self,
+        traffic: Workload,
+        settings: Settings,
+        seed: int,
+        progress: Progress | None = None,
+        recorder: TraceRecorder | None = None,
+    ) -> None:
+        super().__init__(traffic, settings, seed, progress, recorder)
         self.samples = pl.DataFrame()
-        self._due_s = self._due()
+        self._due_s = self.due()
         self._recorder = Recorder()
         self._failed = 0
 
     async def measure(self, engine: Engine, mix: Mix, oracle: Oracle, counter: InFlight) -> dict[str, Any]:
         """Send the traffic and return its figures."""
         due_s = self._due_s
-        calls = mix.calls(min(len(due_s), _CALLS) if due_s is not None else _CALLS, self.seed)
+        calls = self.calls(mix)
         cost = await _driver_cost(calls[0], counter)
         engine.clear_cache()
         lane = Lane(
@@ -307,8 +333,12 @@ class _LoadRun(FilledRun):
             self._failed += one.sample.outcome != "ok"
             oracle.note(calls[one.position], one.sample.outcome, one.value)
 
+        if self.recorder is not None:
+            self.recorder.resume()
         with collected():
             driven, mean = await self._drive(engine, lane, counter, take)
+        if self.recorder is not None:
+            self.recorder.pause()
         self.samples = _in_parts(self._recorder.to_polars(), driven, self.traffic.deadline_s)
         return summarise(
             self.samples,
@@ -322,6 +352,10 @@ class _LoadRun(FilledRun):
             batched=self.settings.batch is not None,
             open_loop=due_s is not None,
         ) | {"statistics": engine.statistics()}
+
+    def calls(self, mix: Mix) -> Sequence[Call]:
+        """Return what is sent, in order; at its end it begins again."""
+        return mix.calls(min(len(self._due_s), _CALLS) if self._due_s is not None else _CALLS, self.seed)
 
     async def _drive(self, engine: Engine, lane: Lane, counter: InFlight, take: Sink) -> tuple[Driven, float]:
         total_s = self.traffic.warm_up_s + self.traffic.duration_s
@@ -341,7 +375,8 @@ class _LoadRun(FilledRun):
             telling.cancel()
         return driven, counter.mean()
 
-    def _due(self) -> Offsets | None:
+    def due(self) -> Offsets | None:
+        """Return when each call is due, from the beginning of the warm-up; None for a closed loop."""
         total_s = self.traffic.warm_up_s + self.traffic.duration_s
         made = self.traffic.arrivals
         match made.kind:
@@ -350,7 +385,7 @@ class _LoadRun(FilledRun):
             case "poisson":
                 return arrivals.poisson(made.rate_per_s or 1.0, total_s, self.seed)
             case "trace":
-                return arrivals.replay(arrivals.read_trace(made.path or ""), total_s, self.seed, rate_per_s=made.rate_per_s)
+                return arrivals.replay(load_trace(made.path or "").offsets(), total_s, self.seed, rate_per_s=made.rate_per_s)
         return None
 
 

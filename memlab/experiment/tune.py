@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
-import polars
 import tomli_w
 import yaml
 
@@ -35,8 +34,9 @@ from memlab.experiment.comparison import Size, compare, corpus_of
 from memlab.measure import clock, stats
 from memlab.measure.host import host, libraries
 from memlab.settings import Settings
-from memlab.workload import arrivals, spec
+from memlab.workload import spec
 from memlab.workload.spec import Workload
+from memlab.workload.trace import load as load_trace
 
 # Whether less is better, and where a summary has it.
 OBJECTIVES: Mapping[str, bool] = {"p50": True, "p95": True, "mean": True, "throughput": False, "memory": True}
@@ -538,20 +538,14 @@ def workload_of(path: Path) -> Workload:
 
 
 def _of_trace(path: Path) -> Workload:
-    try:
-        columns = polars.read_parquet_schema(path)
-    except FileNotFoundError:
-        raise not_found("file", f"no trace '{path}'") from None
-    except (OSError, polars.exceptions.PolarsError) as error:
-        raise validation("trace", f"trace '{path}' cannot be read as parquet: {' '.join(str(error).split())}") from None
-    if "at_s" in columns:
-        arrivals.read_trace(str(path))
-        return spec.workload({"arrivals": {"kind": "trace", "path": str(path)}, "duration_s": _TRACE_S})
-    if "key" in columns:
-        return spec.workload({"popularity": {"trace": str(path)}, "arrivals": {"rate_per_s": _TRACE_RATE}})
-    raise validation(
-        "trace", f"trace '{path}' has neither a column at_s (arrivals) nor key (accesses); it has {', '.join(columns)}"
-    )
+    loaded = load_trace(path)
+    asked: dict[str, Any] = {} if loaded.kind == "arrivals" else {"popularity": {"trace": str(path)}}
+    if loaded.kind == "recorded":
+        asked["mix"] = loaded.mix()
+    if "at_ns" in loaded.frame.columns:
+        loaded.offsets()
+        return spec.workload({**asked, "arrivals": {"kind": "trace", "path": str(path)}, "duration_s": _TRACE_S})
+    return spec.workload({**asked, "arrivals": {"rate_per_s": _TRACE_RATE}})
 
 
 def write(tuned: Tuned, out: Path, json_file: Path | None = None) -> None:

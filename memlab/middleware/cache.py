@@ -71,7 +71,7 @@ def _encode_array(value: Any) -> Any:
 
 
 # MessagePack is prefixed with types and lengths, so different parameters never share a form; dictionaries are sorted.
-_canonical = msgspec.msgpack.Encoder(enc_hook=_encode_array, order="deterministic").encode
+canonical = msgspec.msgpack.Encoder(enc_hook=_encode_array, order="deterministic").encode
 
 
 class Cache:
@@ -91,7 +91,7 @@ class Cache:
         self._largest = self._max_bytes // LARGEST_SHARE
         self._ttl_s = settings.ttl_s
         self._clock = clock
-        self._rules: dict[str, _Rule] = {}
+        self._rules: dict[str, Rule] = {}
         self._entries: LRUCache[Key, _Entry] = LRUCache(0)  # unbounded itself: what leaves is decided and counted here
         self._policy = _TinyLfu(settings.max_entries) if settings.policy == "w_tinylfu" else None
         self._labels: dict[Name, _Label] = {}
@@ -117,7 +117,7 @@ class Cache:
             if not rule.keeps:
                 return await (inner(request) if rule.reads else self._write(inner, rule, request))
             try:
-                key = (request.operation, request.session, _canonical(request.parameters))
+                key = (request.operation, request.session, canonical(request.parameters))
             except (TypeError, ValueError, OverflowError):  # no canonical form, so nothing to recognise it by
                 return await inner(request)
             entry = entries.get(key)
@@ -191,7 +191,7 @@ class Cache:
             return False
         return True
 
-    async def _miss(self, inner: Handler, rule: _Rule, request: Request, key: Key) -> Response:
+    async def _miss(self, inner: Handler, rule: Rule, request: Request, key: Key) -> Response:
         while (flight := self._flights.get(key)) is not None and _is_current(flight.labels):
             outcome = await self._joined(flight, request)
             if outcome is None:  # its leader gave up; the first to wake leads, or finds an answer
@@ -219,7 +219,7 @@ class Cache:
         except TimeoutError:
             raise too_late(request) from None
 
-    async def _fill(self, inner: Handler, rule: _Rule, request: Request, key: Key, names: Iterable[Name]) -> Response:
+    async def _fill(self, inner: Handler, rule: Rule, request: Request, key: Key, names: Iterable[Name]) -> Response:
         labels = tuple([self._label(name) for name in names])
         flight = _Flight(labels)
         for label in labels:
@@ -247,7 +247,7 @@ class Cache:
             label.flights -= 1
             self._release(label)
 
-    def _publish(self, key: Key, rule: _Rule, labels: tuple[_Label, ...], response: Response, started_ns: int) -> None:
+    def _publish(self, key: Key, rule: Rule, labels: tuple[_Label, ...], response: Response, started_ns: int) -> None:
         try:
             size, expires_at = weigh(response.value)
         except (TypeError, ValueError, OverflowError):  # of unknown size
@@ -288,7 +288,7 @@ class Cache:
 
     # --- writes ------------------------------------------------------------------------------------------------------
 
-    async def _write(self, inner: Handler, rule: _Rule, request: Request) -> Response:
+    async def _write(self, inner: Handler, rule: Rule, request: Request) -> Response:
         names = rule.touches(request)
         self._end_generation(names)
         self._writing.update(names)
@@ -338,8 +338,8 @@ class Cache:
             if most is not None:
                 most -= 1
 
-    def _learn(self, name: str) -> _Rule:
-        return self._rules.setdefault(name, _Rule(lookup_operation(name), self._ttl_s))
+    def _learn(self, name: str) -> Rule:
+        return self._rules.setdefault(name, Rule(lookup_operation(name), self._ttl_s))
 
 
 class _Label:
@@ -405,7 +405,7 @@ class _Flight:
                 waiter.set_result(None if its_own else error.copy() if isinstance(error, MemlabError) else error)
 
 
-class _Rule:
+class Rule:
     """What the cache needs to know of one operation."""
 
     def __init__(self, operation: Operation, ttl_s: float | None) -> None:

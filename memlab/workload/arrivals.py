@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
-
-from memlab.errors import validation
 
 Offsets: TypeAlias = npt.NDArray[np.float64]
 """Seconds from the beginning, ascending."""
@@ -31,32 +27,11 @@ def poisson(rate_per_s: float, duration_s: float, seed: int) -> Offsets:
     return np.sort(chance.random(count) * duration_s)  # given their number, arrivals are uniform
 
 
-def read_trace(path: str | Path) -> Offsets:
-    """Return the arrivals of a recorded trace, from its first.
-
-    Args:
-        path: a parquet file with a column `at_s`: seconds, ascending.
-    Raises:
-        MemlabError: VALIDATION `data`: no such file or column, too short, not ascending, not finite.
-    """
-    if not Path(path).is_file():
-        raise validation("data", f"no trace '{path}'; give a parquet file with a column at_s")
-    try:
-        frame = pl.read_parquet(path, columns=["at_s"])
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise validation("data", f"trace '{path}': {str(error).splitlines()[0]}; it needs a column at_s") from None
-    if not frame["at_s"].dtype.is_numeric() or len(frame) < 2 or frame["at_s"].null_count():
-        raise validation("data", f"trace '{path}': at_s must hold two or more numbers")
-    at = frame["at_s"].cast(pl.Float64).to_numpy()
-    if not np.isfinite(at).all() or (np.diff(at) < 0).any() or at[-1] == at[0]:
-        raise validation("data", f"trace '{path}': at_s must be finite, ascending and take some time")
-    return np.asarray(at - at[0], dtype=np.float64)
-
-
 def replay(trace: Offsets, duration_s: float, seed: int, *, rate_per_s: float | None = None) -> Offsets:
     """Return *duration_s* of a trace from a random moment on, round its end where it is short.
 
     Args:
+        trace: of `workload.trace.Trace.offsets`.
         rate_per_s: stretches or squeezes time so that the whole trace has this mean rate; its bursts stay what they are.
     """
     pace = 1.0 if rate_per_s is None else (len(trace) - 1) / trace[-1] / rate_per_s

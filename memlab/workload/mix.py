@@ -12,8 +12,9 @@ import numpy as np
 
 from memlab.operations.registry import Examples, Operation, lookup
 from memlab.workload.corpus import Corpus
-from memlab.workload.popularity import Popularity, Replayed, Zipf, read_keys
+from memlab.workload.popularity import Popularity, Replayed, Zipf
 from memlab.workload.spec import Workload
+from memlab.workload.trace import load as load_trace
 
 
 class Call(msgspec.Struct, frozen=True, gc=False):
@@ -59,14 +60,14 @@ class Mix:
 
     def __init__(self, corpus: Corpus, loaded: Loaded, workload: Workload, seed: int) -> None:
         self._corpus = corpus
-        self._loaded = loaded
+        self.loaded = loaded
         self._fixed = workload.parameters
         self._operations = [lookup(name) for name, weight in workload.mix.items() if weight > 0]
         weights = np.array([workload.mix[one.name] for one in self._operations])
         self._reached = np.cumsum(weights) / weights.sum()
         self._popularity: Popularity
         if workload.popularity.trace is not None:
-            self._popularity = Replayed(read_keys(workload.popularity.trace), len(corpus.questions))
+            self._popularity = Replayed(load_trace(workload.popularity.trace).keys(), len(corpus.questions))
         else:
             self._popularity = Zipf(len(corpus.questions), workload.popularity.zipf, seed)
         self._questions = list(zip(corpus.questions["session"].to_list(), corpus.questions["text"].to_list(), strict=True))
@@ -100,13 +101,13 @@ class Mix:
             parameters: dict[str, Any] = {"query": text}
             if self._corpus.question_vectors is not None and "query_embedding" in fields:
                 parameters["query_embedding"] = self._corpus.question_vectors[question]
-            return Call(operation.name, parameters | fixed, self._loaded.sessions[label], label, question)
+            return Call(operation.name, parameters | fixed, self.loaded.sessions[label], label, question)
         if operation.name == "episodic.remember" and self._upcoming:
             label, parameters = self._remember()
-            return Call(operation.name, parameters | fixed, self._loaded.sessions[label], label)
+            return Call(operation.name, parameters | fixed, self.loaded.sessions[label], label)
         label = self._session_of[row]
         parameters = operation.example(chance, self._examples_of(label))
-        return Call(operation.name, parameters | fixed, self._loaded.sessions[label], label)
+        return Call(operation.name, parameters | fixed, self.loaded.sessions[label], label)
 
     def _remember(self) -> tuple[str, dict[str, Any]]:
         row = self._told % len(self._upcoming)
@@ -117,7 +118,7 @@ class Mix:
 
     def _examples_of(self, label: str) -> Examples:
         if label not in self._examples:
-            self._examples[label] = examples_of(self._corpus, self._loaded, label)
+            self._examples[label] = examples_of(self._corpus, self.loaded, label)
         return self._examples[label]
 
 

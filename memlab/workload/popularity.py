@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
-
-from memlab.errors import validation
 
 Items: TypeAlias = npt.NDArray[np.int64]
 
@@ -50,7 +46,7 @@ class Replayed:
         items: how many there are.
     """
 
-    def __init__(self, keys: npt.NDArray[np.int64], items: int) -> None:
+    def __init__(self, keys: npt.NDArray[np.integer], items: int) -> None:
         _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
         order = np.empty(len(first), dtype=np.int64)
         order[np.argsort(first)] = np.arange(len(first))
@@ -60,22 +56,3 @@ class Replayed:
         """Return *count* choices in the trace's order."""
         start = int(chance.integers(len(self._items)))
         return self._items[(start + np.arange(count)) % len(self._items)]
-
-
-def read_keys(path: str | Path) -> npt.NDArray[np.int64]:
-    """Return the keys of an access trace.
-
-    Args:
-        path: a parquet file with an integer column `key`, in the order of access.
-    Raises:
-        MemlabError: VALIDATION `data`: no such file or column, empty, not whole numbers.
-    """
-    if not Path(path).is_file():
-        raise validation("data", f"no trace '{path}'; give a parquet file with a column key")
-    try:
-        keys = pl.read_parquet(path, columns=["key"])["key"]
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise validation("data", f"trace '{path}': {str(error).splitlines()[0]}; it needs a column key") from None
-    if not keys.dtype.is_integer() or keys.is_empty() or keys.null_count():
-        raise validation("data", f"trace '{path}': key must hold one or more whole numbers, not {keys.dtype}")
-    return keys.cast(pl.Int64).to_numpy()

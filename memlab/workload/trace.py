@@ -37,8 +37,11 @@ import numpy.typing as npt
 import polars as pl
 
 from memlab.errors import MemlabError, validation
+from memlab.workload.arrivals import Offsets
 
 Ints: TypeAlias = npt.NDArray[np.int64]
+PARTS = ".parts"
+"""Ending of the folder that a recording is written to, part by part, until it is closed."""
 Kind: TypeAlias = Literal["keys", "arrivals", "recorded"]
 
 _COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
@@ -100,6 +103,39 @@ class Trace:
     def __len__(self) -> int:
         return len(self.frame)
 
+    def offsets(self) -> Offsets:
+        """Return when calls came.
+
+        Returns:
+            seconds from the first, ascending; (rows,).
+        Raises:
+            MemlabError: VALIDATION `trace`: it has no times, or they take no time.
+        """
+        if "at_ns" not in self.frame.columns:
+            raise _wrong(self.path, "it has no times; arrivals need a column at_s")
+        at_ns = self.frame["at_ns"].to_numpy()
+        if at_ns[-1] == at_ns[0]:
+            raise _wrong(self.path, "all calls came at once; arrivals need two moments or more")
+        return np.asarray((at_ns - at_ns[0]) / 1e9, dtype=np.float64)
+
+    def keys(self) -> npt.NDArray[np.integer]:
+        """Return what reads asked for, in order; (reads,) whole numbers.
+
+        Raises:
+            MemlabError: VALIDATION `trace`: it holds arrivals alone, or writes alone.
+        """
+        if self.kind == "arrivals":
+            raise _keyless(self.path)
+        reads = self.frame.filter("reads") if "reads" in self.frame.columns else self.frame
+        if reads.is_empty():
+            raise _wrong(self.path, "it holds no read")
+        return _whole(reads["key"])
+
+    def mix(self) -> dict[str, float]:
+        """Return the share of every operation of a recorded trace."""
+        counted = self.frame["operation"].value_counts(sort=True)
+        return {name: count / len(self) for name, count in counted.iter_rows()}
+
     def kept(self) -> Kept:
         """Return the reads that a cache could serve.
 
@@ -107,9 +143,7 @@ class Trace:
             MemlabError: VALIDATION `trace`: the trace holds arrivals alone, or no such read.
         """
         if self.kind == "arrivals":
-            raise validation(
-                "trace", f"trace '{self.path}' says when calls came, not what they asked; give one with a column key"
-            )
+            raise _keyless(self.path)
         frame = self.frame.with_row_index("row")
         reads = frame
         for column in ("reads", "cacheable"):
@@ -124,7 +158,7 @@ class Trace:
         if "ttl_s" in frame.columns and reads["ttl_s"].null_count() < len(reads):
             ttl_ns = (reads["ttl_s"] * 1e9).clip(upper_bound=2.0**61).cast(pl.Int64).fill_null(1 << 61).to_numpy()
         return Kept(
-            reads["key"].to_numpy() if reads["key"].dtype.is_integer() else _numbered(reads["key"]),
+            _whole(reads["key"]),
             reads["at_ns"].to_numpy() if "at_ns" in frame.columns else None,
             _stale_at(reads, writes) if len(writes) else None,
             ttl_ns,
@@ -133,18 +167,25 @@ class Trace:
 
 
 def load(path: str | Path) -> Trace:
-    """Return the trace in a parquet file, of any of the three forms.
+    """Return the trace in a parquet file, of any of the three forms; or in the folder that a recording which was killed left.
 
     Raises:
         MemlabError: VALIDATION `trace`: no such file, not parquet, empty, or with columns, times or sizes that do not fit.
     """
     path = Path(path)
-    if not path.is_file():
-        raise _wrong(path, "no such file" if not path.exists() else "not a file")
+    if not path.exists():
+        left = path.with_name(path.name + PARTS)
+        raise _wrong(path, f"no such file; a recording that did not end left '{left}'" if left.is_dir() else "no such file")
+    if path.is_dir() and not any(path.glob("*.parquet")):
+        raise _wrong(path, "not a file")
+    read = path / "*.parquet" if path.is_dir() else path
     try:
-        columns = pl.read_parquet_schema(path)
+        columns = pl.scan_parquet(read, glob=path.is_dir()).collect_schema()
         kind = _kind(path, columns)
-        frame = pl.read_parquet(path, columns=[name for name in columns if name in RECORDED or name == "at_s"])
+        wanted = [name for name in columns if name in RECORDED or name == "at_s"]
+        frame = pl.read_parquet(read, columns=wanted, glob=path.is_dir())
+        if path.is_dir() and "at_ns" in wanted:
+            frame = frame.sort("at_ns", maintain_order=True)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise _wrong(path, f"it cannot be read as parquet: {str(error).splitlines()[0]}") from None
     if frame.is_empty():
@@ -195,6 +236,14 @@ def _checked(path: Path, kind: Kind, frame: pl.DataFrame) -> pl.DataFrame:
 
 def _wrong(path: Path, what: str) -> MemlabError:
     return validation("trace", f"trace '{path}': {what}; {_FITS}")
+
+
+def _keyless(path: Path) -> MemlabError:
+    return validation("trace", f"trace '{path}' says when calls came, not what they asked; give one with a column key")
+
+
+def _whole(keys: pl.Series) -> npt.NDArray[np.integer]:
+    return keys.to_numpy() if keys.dtype.is_integer() else _numbered(keys)
 
 
 def _numbered(keys: pl.Series) -> Ints:

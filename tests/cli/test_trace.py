@@ -1,4 +1,4 @@
-"""`memlab trace summary`: lines for a person, JSON for a program, a chart, one line for what is wrong."""
+"""`memlab trace`: lines for a person, JSON for a program, a chart, one line for what is wrong."""
 
 import json
 
@@ -7,6 +7,8 @@ import polars as pl
 import pytest
 
 from memlab.cli import main
+from memlab.cli.trace import likeness_lines
+from memlab.workload.trace import load
 
 
 @pytest.fixture
@@ -56,6 +58,27 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, told, calls, capsys):
     shown = capsys.readouterr()
     assert shown.out == ""
     assert shown.err.count("\n") == 1 and told in shown.err
+
+
+def test_what_was_recorded_can_be_sent_again(tmp_path, capsys):
+    """A workload to a trace, the trace to an engine: as many calls, and how like they were."""
+    trace, mix = str(tmp_path / "trace.parquet"), tmp_path / "mix.yaml"
+    mix.write_text("{corpus: {events: 60, sessions: 2, questions: 20}, mix: {episodic.recall: 1}, warm_up_s: 0}")
+    assert main(["trace", "record", trace, "--workload", str(mix), "--rate", "60", "--duration", "1"]) == 0
+    assert capsys.readouterr().out.startswith(f"{len(load(trace))} calls in {trace}, ")
+    assert main(["trace", "record", trace, "--workload", str(mix)]) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert main(["trace", "replay", trace, "--speed", "2", "--results", str(tmp_path), "--json", "-"]) == 0
+    likeness = json.loads(capsys.readouterr().out)["replay"]
+    assert likeness["recorded"]["calls"] == likeness["replayed"]["calls"] == len(load(trace))
+
+
+def test_a_replay_is_told_in_lines():
+    """What is unknown says so; keys that share a call are a warning."""
+    before, after = {"hit_ratio": 0.25, "dispersion": None}, {"hit_ratio": 0.2514, "dispersion": None}
+    told = likeness_lines({"recorded": before, "replayed": after, "merged_keys": 3, "left_out": 1})
+    assert told[:2] == ["hit ratio: 0.250 recorded, 0.251 replayed", "index of dispersion: unknown recorded, unknown replayed"]
+    assert "3 keys share a call" in told[2] and "1 calls of session.delete" in told[3]
 
 
 def test_help_shows_an_example(capsys):

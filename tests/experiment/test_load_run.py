@@ -93,7 +93,7 @@ def test_a_stop_ends_the_sending_and_keeps_the_figures(mixes):
         def update(self, spent_s, answered, failed):
             sending.stopping.set()
 
-    sending = load_run._LoadRun(traffic, Settings(), 1, Stopping())
+    sending = load_run.LoadRun(traffic, Settings(), 1, Stopping())
     whole = sending.whole(None, "everyday")
     assert whole["summary"]["cut_short"] is True
     assert 0 < whole["summary"]["seconds"] < 600

@@ -1,13 +1,12 @@
 """When calls are due."""
 
 import numpy as np
-import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memlab.errors import MemlabError
 from memlab.workload import arrivals
+from memlab.workload.trace import load
 
 rates = st.floats(1.0, 500.0)
 durations = st.floats(0.5, 10.0)
@@ -60,30 +59,9 @@ def test_replayed_arrivals_are_in_order_and_inside(gaps, duration, seed):
     assert abs(len(at) - duration / period * len(trace)) <= len(trace) + 1
 
 
-def test_traces_are_read_and_checked(tmp_path):
-    """A trace begins at its first arrival; a missing file or column, or time that runs backwards, is named."""
-    path = tmp_path / "trace.parquet"
-    pl.DataFrame({"at_s": [5.0, 6.0, 8.0]}).write_parquet(path)
-    assert arrivals.read_trace(path).tolist() == [0.0, 1.0, 3.0]
-    for column, told in (
-        ({"at_s": [1.0, 0.5]}, "ascending"),
-        ({"at_s": [1.0, float("nan")]}, "finite"),
-        ({"at_s": [1.0]}, "two or more"),
-        ({"at_s": [1.0, 1.0]}, "take some time"),
-        ({"at_s": ["a", "b"]}, "two or more numbers"),
-        ({"when": [1.0, 2.0]}, "column at_s"),
-    ):
-        pl.DataFrame(column).write_parquet(path)
-        with pytest.raises(MemlabError, match=told) as caught:
-            arrivals.read_trace(path)
-        assert caught.value.reason == "data"
-    with pytest.raises(MemlabError, match="no trace"):
-        arrivals.read_trace(tmp_path / "none.parquet")
-
-
 def test_the_real_trace_keeps_its_bursts(shared_data):
     """Arrivals of a conversation service at twice their rate: as many a second, as uneven as they were (about 1.4)."""
-    trace = arrivals.read_trace(shared_data / "traces" / "azure-llm-conv.parquet")
+    trace = load(shared_data / "traces" / "azure-llm-conv.parquet").offsets()
     native = len(trace) / trace[-1]
     at = arrivals.replay(trace, trace[-1] / 2, seed=1, rate_per_s=2 * native)
     assert len(at) / (trace[-1] / 2) == pytest.approx(2 * native, rel=0.01)

@@ -1,13 +1,11 @@
 """Which question is asked next."""
 
 import numpy as np
-import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memlab.errors import MemlabError
-from memlab.workload.popularity import Replayed, Zipf, read_keys
+from memlab.workload.popularity import Replayed, Zipf
 
 
 @given(st.integers(1, 500), st.floats(0, 3), st.integers(0, 1000))
@@ -45,16 +43,3 @@ def test_a_trace_names_items_by_first_appearance():
     start = int(np.random.default_rng(0).integers(5))
     assert drawn.tolist() == [[0, 1, 0, 2, 1][(start + place) % 5] for place in range(10)]
     assert Replayed(keys, 2).draw(5, np.random.default_rng(0)).max() <= 1
-
-
-def test_key_traces_are_checked(tmp_path):
-    """A missing file or column, or keys that are no whole numbers, are named."""
-    path = tmp_path / "keys.parquet"
-    with pytest.raises(MemlabError, match="no trace"):
-        read_keys(path)
-    for column, told in (({"key": ["a"]}, "whole numbers"), ({"id": [1]}, "column key"), ({"key": [1.5]}, "whole numbers")):
-        pl.DataFrame(column).write_parquet(path)
-        with pytest.raises(MemlabError, match=told):
-            read_keys(path)
-    pl.DataFrame({"key": [1, 2]}).write_parquet(path)
-    assert read_keys(path).tolist() == [1, 2]

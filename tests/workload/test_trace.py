@@ -65,6 +65,23 @@ def test_keys_with_times_writes_and_sizes(tmp_path):
     assert kept.answer_bytes == 20.0
 
 
+def test_offsets_begin_at_the_first_call(tmp_path):
+    """Seconds from the first; a trace without times, or of one moment, has none."""
+    assert load(written(tmp_path, {"at_s": [5.0, 6.0, 8.0]})).offsets().tolist() == [0.0, 1.0, 3.0]
+    assert load(written(tmp_path, {"key": [1, 1], "at_ns": [7, 1_000_000_007]})).offsets().tolist() == [0.0, 1.0]
+    for columns, told in (({"at_s": [1.0]}, "two moments"), ({"at_s": [1.0, 1.0]}, "two moments"), ({"key": [1]}, "no times")):
+        with pytest.raises(MemlabError, match=told):
+            load(written(tmp_path, columns)).offsets()
+
+
+def test_keys_are_those_of_reads(tmp_path):
+    """What was written is not asked for; arrivals, and writes alone, hold no keys."""
+    assert load(written(tmp_path, {"key": [1, 2, 2], "reads": [True, False, True]})).keys().tolist() == [1, 2]
+    for columns, told in (({"at_s": [1.0]}, "not what they asked"), ({"key": [1], "reads": [False]}, "no read")):
+        with pytest.raises(MemlabError, match=told):
+            load(written(tmp_path, columns)).keys()
+
+
 def test_arrivals_load_and_hold_no_keys(tmp_path):
     """When calls came, whatever else stands beside it; what they asked is not known."""
     loaded = load(written(tmp_path, {"at_s": [0.0, 0.5], "tokens": [-1, 4]}))
