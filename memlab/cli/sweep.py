@@ -19,8 +19,20 @@ def sweep(
             help="Replace a field of the file, or the values of a setting in its grid; may be given more than once.",
         ),
     ] = None,
-    results: Annotated[Path, typer.Option(help="Folder that keeps the runs.")] = Path("results"),
+    results: Annotated[
+        str,
+        typer.Option(metavar="DIR", help="Folder that keeps the runs, or an fsspec address of one, such as s3://bucket/results."),
+    ] = "results",
     jobs: Annotated[int, typer.Option(min=1, help="Points measured at once; on a small machine they disturb each other.")] = 1,
+    dask: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Measure on the workers of this dask scheduler that were started with --resources bench=1, one on a host; "
+            "local: a cluster of its own on this host.",
+            show_default=False,
+        ),
+    ] = None,
     data: Annotated[
         Path | None,
         typer.Option(help="Folder of real conversations as parquet, in place of made-up ones."),
@@ -30,11 +42,24 @@ def sweep(
 
     Example: memlab sweep params/01-cache-size.yaml -p cache.max_entries=100,1000
     """
+    from memlab.errors import validation
     from memlab.experiment import sweep as sweeping
     from memlab.experiment.progress import Bar
 
     chosen = sweeping.Sweep.load(params, change or (), data=data)
-    outcome = sweeping.run(chosen, results, jobs=jobs, progress=Bar(chosen.experiment))
+    bar = Bar(chosen.experiment)
+    if dask is None:
+        outcome = sweeping.run(chosen, results, jobs=jobs, progress=bar)
+    else:
+        if jobs > 1:
+            raise validation("jobs", "--jobs is for this host; on a cluster one point at a time is measured on each host")
+        try:
+            from memlab.experiment.cluster import Cluster
+        except ImportError:
+            raise validation("cluster", "--dask needs dask: pip install 'memlab[cluster]'") from None
+        with Cluster(dask) as cluster:
+            typer.echo(f"{chosen.experiment}: watch it at {cluster.dashboard}", err=True)
+            outcome = sweeping.run(chosen, results, cluster=cluster, progress=bar)
     typer.echo(f"{chosen.experiment}: {outcome.summary()}")
     if outcome.failed:
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""Executes notebooks elsewhere: this process's side of `point`."""
+"""Executes notebooks in other processes: this process's side of `point`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from memlab.errors import internal
+from memlab.measure.host import host, libraries
 
 _PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 
@@ -118,6 +119,45 @@ class Executor:
                 if lines:
                     return one_line(lines[-1])
         return "it said nothing"
+
+
+class Bench:
+    """Where points are measured, one at a time: this one on this host. `cluster.RemoteBench` is one elsewhere.
+
+    Args:
+        prepared: folder for what all points of a sweep begin with: one database, filled once, is copied for each.
+    """
+
+    def __init__(self, prepared: Path) -> None:
+        self._executor = Executor()
+        self._prepared = prepared
+
+    @property
+    def host(self) -> dict[str, Any]:
+        """The host that measures."""
+        return host()
+
+    @property
+    def libraries(self) -> dict[str, str]:
+        """The versions of its libraries."""
+        return libraries()
+
+    def begin(self, notebook: Path, draft: Path, parameters: Mapping[str, Any], timeout_s: float) -> None:
+        """Begin a point: its notebook, executed, and all that it writes to its parameter `out` come to the folder *draft*."""
+        given = dict(parameters)
+        if "out" in given:
+            given["out"] = str(draft.resolve())
+        if "point" in given:
+            given["point"] = {**given["point"], "prepared": str(self._prepared.resolve())}
+        self._executor.submit(notebook, draft / "notebook.ipynb", given, timeout_s)
+
+    def poll(self, wait_s: float) -> tuple[bool, str | None]:
+        """Wait a little; return whether the point has ended, and in a line why it failed, None where it did not."""
+        return self._executor.poll(wait_s)
+
+    def close(self) -> None:
+        """End what runs."""
+        self._executor.close()
 
 
 def one_line(text: str) -> str:

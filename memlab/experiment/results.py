@@ -17,9 +17,10 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import polars as pl
@@ -279,6 +280,40 @@ def _read_samples(path: Path) -> pl.DataFrame:
 
 
 # --- keeping -------------------------------------------------------------------------------------------------------
+
+
+class Place(NamedTuple):
+    """Where runs are kept.
+
+    Attributes:
+        folder: of this host.
+        put: what to do with a run that is newly kept there, which it returns.
+    """
+
+    folder: Path
+    put: Callable[[Run], Run]
+
+
+@contextlib.contextmanager
+def at(address: str | Path, experiment: str | None = None) -> Iterator[Place]:
+    """Give the folder of an address: that folder itself, or for an fsspec address (`s3://…`, `memory://…`) a copy of its runs.
+
+    A run that is put is copied to the address, its run.json last: a run that was not copied whole is not there.
+
+    Args:
+        experiment: whose runs are wanted; None for all.
+    Raises:
+        MemlabError: VALIDATION `results`: no such kind of address, or it needs a package; PERMISSION `results`: no answer.
+    """
+    if "://" not in str(address):
+        yield Place(Path(address), lambda run: run)
+        return
+    from memlab.experiment.remote import Remote
+
+    remote = Remote(str(address))
+    with tempfile.TemporaryDirectory(prefix="memlab-results-") as folder:
+        remote.fetch(Path(folder), experiment)
+        yield Place(Path(folder), remote.put)
 
 
 @contextlib.contextmanager

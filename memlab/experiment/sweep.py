@@ -15,9 +15,10 @@ import json
 import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 import msgspec
 import yaml
@@ -26,7 +27,7 @@ from msgspec import Meta
 from memlab.errors import MemlabError, internal, nearest, not_found, validation
 from memlab.experiment import results
 from memlab.experiment.comparison import corpus_of
-from memlab.experiment.executor import Executor, one_line
+from memlab.experiment.executor import Bench, one_line
 from memlab.experiment.point import import_papermill
 from memlab.experiment.results import Run
 from memlab.measure import clock, host, stats
@@ -178,7 +179,7 @@ class Sweep:
         self._check_notebook()
         self.points()
         if self.data is not None:
-            _data_digest(self.data)
+            data_digest(self.data)
 
     def _check_notebook(self) -> None:
         names = _notebook_parameters(self.notebook)
@@ -230,7 +231,7 @@ class Sweep:
     def key(self, point: Point) -> str:
         """Return the key of a point's run: a hash of everything that decides it."""
         plain = point.workload.to_dict()
-        files = {name: _file_digest(Path(path)) for name, path in point.workload.files.items()}
+        files = {name: file_digest(Path(path)) for name, path in point.workload.files.items()}
         for name in files:
             section, _, field = name.partition(".")
             plain[section][field] = None  # where a trace lies decides nothing; what it holds does
@@ -244,7 +245,7 @@ class Sweep:
                 "size": self.size,
                 "workload": plain,
                 "files": files,
-                "data": None if self.data is None else _data_digest(self.data),
+                "data": None if self.data is None else data_digest(self.data),
                 "notebook": _notebook_digest(self.notebook),
                 "code": results.code_version(self.experiment),
             }
@@ -444,12 +445,12 @@ def _read_notebook(path: Path) -> dict[str, Any]:
     return notebook
 
 
-def _data_digest(data: Path) -> str:
+def data_digest(data: Path) -> str:
     """Return a digest of conversations, which are checked on the way."""
     return corpus_of(Workload(), 0, data).digest()
 
 
-def _file_digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
@@ -475,28 +476,48 @@ class Progress:
         """Leave the stage."""
 
 
-def run(sweep: Sweep, folder: str | Path, *, jobs: int = 1, progress: Progress | None = None) -> Outcome:
+class Cluster(Protocol):
+    """Other hosts that measure; see `cluster.Cluster`."""
+
+    def benches(self, sweep: Sweep) -> AbstractContextManager[Sequence[Bench]]:
+        """Give the places where points of *sweep* are measured, all on equal hosts with the code as it is here."""
+
+
+def run(
+    sweep: Sweep,
+    folder: str | Path,
+    *,
+    jobs: int = 1,
+    cluster: Cluster | None = None,
+    progress: Progress | None = None,
+) -> Outcome:
     """Measure every point that is not done, and keep each as a run.
 
     Args:
-        folder: that keeps the results of all experiments.
-        jobs: points at once.
+        folder: that keeps the results of all experiments, or an fsspec address of one; see `results.at`.
+        jobs: points at once, on this host.
+        cluster: measures in place of this host.
     Raises:
         MemlabError: PERMISSION, INTERNAL `disk_full`: results cannot be kept; INTERNAL `code_changed`: memlab was edited
-            meanwhile; VALIDATION `hosts`: they were made elsewhere.
+            meanwhile; VALIDATION `hosts`: they were made elsewhere; `cluster`: its workers do not fit.
         KeyboardInterrupt: with a line that says what is kept; no half-done run is left.
     """
     told = progress or Progress()
-    folder = Path(folder)
     points = sweep.points()
-    with results.locked(folder):
-        reused = {place: run for place, point in enumerate(points) if (run := _done(folder, sweep, point)) is not None}
-        _refuse_other_host(reused.values(), folder)
-        waiting = [place for place in range(len(points)) if place not in reused]
+    with contextlib.ExitStack() as stack:
+        kept = stack.enter_context(results.at(folder, sweep.experiment))
+        stack.enter_context(results.locked(kept.folder))
+        reused = {place: run for place, point in enumerate(points) if (run := _done(kept.folder, sweep, point)) is not None}
+        waiting = [points[place] for place in range(len(points)) if place not in reused]
+        if cluster is None:
+            benches = _here(sweep, kept.folder, min(jobs, len(waiting)), stack)
+        else:
+            benches = list(stack.enter_context(cluster.benches(sweep))) if waiting else []
+        _refuse_other_host(reused.values(), benches, folder)
         outcome = Outcome([], list(reused.values()), [])
-        told.begin(outcome.reused, [sweep.expected_s(points[place]) for place in waiting])
+        told.begin(outcome.reused, [sweep.expected_s(point) for point in waiting])
         try:
-            _measure_all(sweep, folder, [points[place] for place in waiting], jobs, outcome, told)
+            _measure_all(sweep, kept, waiting, benches, outcome, told)
         except KeyboardInterrupt:
             done = len(outcome.done) + len(outcome.reused)
             raise KeyboardInterrupt(
@@ -508,21 +529,25 @@ def run(sweep: Sweep, folder: str | Path, *, jobs: int = 1, progress: Progress |
     return outcome
 
 
-def _measure_all(sweep: Sweep, folder: Path, points: Sequence[Point], jobs: int, outcome: Outcome, told: Progress) -> None:
-    waiting = list(points)
+def _here(sweep: Sweep, folder: Path, jobs: int, stack: contextlib.ExitStack) -> list[Bench]:
+    prepared = stack.enter_context(results.draft(folder, sweep.experiment, "prepared"))
+    return [stack.enter_context(contextlib.closing(Bench(prepared))) for _ in range(jobs)]
+
+
+def _measure_all(
+    sweep: Sweep, kept: results.Place, points: Sequence[Point], benches: Sequence[Bench], outcome: Outcome, told: Progress
+) -> None:
+    waiting, idle = list(points), list(benches)
     running: list[_Running] = []
     with contextlib.ExitStack() as stack:
-        # All points begin with the same memories: one database, filled once, is copied for each.
-        prepared = stack.enter_context(results.draft(folder, sweep.experiment, "prepared"))
-        idle = [stack.enter_context(contextlib.closing(Executor())) for _ in range(min(jobs, len(points)))]
         while waiting or running:
             while waiting and idle:
-                running.append(_Running(sweep, waiting.pop(0), folder, prepared, idle.pop(), stack))
+                running.append(_Running(sweep, waiting.pop(0), kept, idle.pop(), stack))
             for one in list(running):
                 finished = one.poll(0.2 / len(running))
                 if finished is not None:
                     running.remove(one)
-                    idle.append(one.executor)
+                    idle.append(one.bench)
                     (outcome.done if finished.status == "done" else outcome.failed).append(finished)
                     told.finish(one.point, finished, one.took_s)
             told.update([one.took_s for one in running])
@@ -536,10 +561,10 @@ def _done(folder: Path, sweep: Sweep, point: Point) -> Run | None:
     return found if found.status == "done" else None
 
 
-def _refuse_other_host(found: Iterable[Run], folder: Path) -> None:
-    here = host.host()
+def _refuse_other_host(found: Iterable[Run], benches: Sequence[Bench], folder: str | Path) -> None:
+    measuring = {bench.host["id"] for bench in benches} or {host.host()["id"]}
     for run in found:
-        if run.host["id"] != here["id"]:
+        if run.host["id"] not in measuring:
             raise validation(
                 "hosts",
                 f"'{folder}' holds runs of another host ({run.host['cpu']}, {run.host['cores']} cores), which cannot be compared "
@@ -548,15 +573,14 @@ def _refuse_other_host(found: Iterable[Run], folder: Path) -> None:
 
 
 class _Running:
-    """One point while it is measured: a notebook in an executor, and the draft of its run."""
+    """One point while it is measured: a notebook on a bench, and the draft of its run."""
 
-    def __init__(
-        self, sweep: Sweep, point: Point, folder: Path, prepared: Path, executor: Executor, stack: contextlib.ExitStack
-    ) -> None:
+    def __init__(self, sweep: Sweep, point: Point, kept: results.Place, bench: Bench, stack: contextlib.ExitStack) -> None:
         self.point = point
-        self.executor = executor
+        self.bench = bench
         self._sweep = sweep
-        self._results = folder
+        self._kept = kept
+        folder = kept.folder
         self._started = clock.now()
         self._started_ns = clock.monotonic_ns()
         with results.writing(folder):
@@ -569,19 +593,18 @@ class _Running:
                 "values": dict(point.values),
                 "reference": point.reference.to_dict(),
                 "candidate": point.candidate.to_dict(),
-                "prepared": str(prepared.resolve()),
             },
             "workload": point.workload.resolved(Path.cwd()).to_dict(),
             "seed": sweep.seed,
             "repeats": sweep.repeats,
             "size": sweep.size,
             "data": None if sweep.data is None else str(sweep.data.resolve()),
-            "out": str(self._draft.resolve()),
+            "out": None,  # the bench says where
         }
         known = _notebook_parameters(sweep.notebook)
         parameters = {name: value for name, value in parameters.items() if name in known}
         timeout_s = 120 + (10 if sweep.point_s is None else 2) * sweep.expected_s(point)
-        executor.submit(sweep.notebook, self._draft / "notebook.ipynb", parameters, timeout_s)
+        bench.begin(sweep.notebook, self._draft, parameters, timeout_s)
 
     @property
     def took_s(self) -> float:
@@ -590,7 +613,7 @@ class _Running:
 
     def poll(self, wait_s: float) -> Run | None:
         """Wait a little; return the run, kept, when its notebook has ended."""
-        ended, error = self.executor.poll(wait_s)
+        ended, error = self.bench.poll(wait_s)
         if not ended:
             return None
         summary: dict[str, Any] = {}
@@ -607,23 +630,26 @@ class _Running:
                 "same command measures the rest",
             )
         if error is not None and re.search("no space left|disk is full|quota exceeded", error, re.IGNORECASE):
-            raise results.disk_full(self._results)
+            raise results.disk_full(self._kept.folder)
         for leftover in self._draft.glob("databases-*"):
             shutil.rmtree(leftover, ignore_errors=True)
-        made = run_of(self._sweep, self.point, started=self._started, finished=clock.now(), summary=summary, error=error)
-        return results.keep(self._draft, made, self._results)
+        made = run_of(
+            self._sweep, self.point, self.bench, started=self._started, finished=clock.now(), summary=summary, error=error
+        )
+        return self._kept.put(results.keep(self._draft, made, self._kept.folder))
 
 
 def run_of(
     sweep: Sweep,
     point: Point,
+    bench: Bench | None = None,
     *,
     started: datetime,
     finished: datetime,
     summary: Mapping[str, Any],
     error: str | None = None,
 ) -> Run:
-    """Return what is kept of a point that was measured here and now."""
+    """Return what is kept of a point that was measured just now, on a *bench* or by this process."""
     return Run(
         experiment=sweep.experiment,
         key=sweep.key(point),
@@ -634,10 +660,10 @@ def run_of(
         repeats=sweep.repeats,
         size=sweep.size,
         workload=spec.workload(_merged(sweep.workload, _under(point.values, "workload"))).to_dict(),
-        data=None if sweep.data is None else {"name": sweep.data.resolve().name, "digest": _data_digest(sweep.data)},
+        data=None if sweep.data is None else {"name": sweep.data.resolve().name, "digest": data_digest(sweep.data)},
         code_version=results.code_version(sweep.experiment),
-        libraries=host.libraries(),
-        host=host.host(),
+        libraries=host.libraries() if bench is None else bench.libraries,
+        host=host.host() if bench is None else bench.host,
         started=started.isoformat(),
         finished=finished.isoformat(),
         status="done" if error is None else "failed",

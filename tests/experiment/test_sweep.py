@@ -382,7 +382,7 @@ def test_a_disk_that_fills_up_ends_a_sweep_in_one_line(params, tmp_path, error):
 @pytest.mark.serial
 def test_a_run_is_of_one_version_of_the_code(params, tmp_path, monkeypatch):
     """Where memlab's sources were edited while a point was measured, nobody can say which code it measured: it is not kept."""
-    monkeypatch.setattr(results, "code_changed", lambda: True)
+    monkeypatch.setattr(results, "code_changed", lambda experiment: True)
     with pytest.raises(MemlabError, match=r"sources were edited while cache\.max_entries=10 was measured") as caught:
         sweep.run(Sweep.load(params()), tmp_path / "results")
     assert caught.value.reason == "code_changed"
