@@ -7,18 +7,19 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("distributed", reason="the extra `cluster` is not installed")
-from distributed import Client  # noqa: E402
+from distributed import Client
 
-from memlab.errors import MemlabError  # noqa: E402
-from memlab.experiment import sweep  # noqa: E402
-from memlab.experiment.cluster import Cluster  # noqa: E402
-from memlab.experiment.sweep import Sweep  # noqa: E402
-from memlab.measure import host  # noqa: E402
-from tests.experiment.test_sweep import PRETEND, Told, params, write_notebook  # noqa: E402, F401
+from memlab.errors import MemlabError
+from memlab.experiment import sweep
+from memlab.experiment.cluster import Cluster
+from memlab.experiment.sweep import Sweep
+from memlab.measure import host
+from tests.experiment.test_sweep import PRETEND, Told, params, write_notebook  # noqa: F401
 
 pytestmark = [pytest.mark.serial, pytest.mark.timeout(240)]
 
@@ -147,7 +148,7 @@ def test_what_does_not_fit_is_refused_before_anything_runs(started, cluster, par
     with Client(started.address, timeout=60) as client:
         client.wait_for_workers(3, timeout=60)
         try:
-            with pytest.raises(MemlabError, match="127.0.0.1 has two workers that offer bench"):
+            with pytest.raises(MemlabError, match=r"127\.0\.0\.1 has two workers that offer bench"):
                 sweep.run(Sweep.load(params()), tmp_path / "results", cluster=cluster)
         finally:
             started.kill("three")
@@ -188,6 +189,5 @@ def lives(process):
     except ProcessLookupError:
         return False
     with contextlib.suppress(OSError):
-        with open(f"/proc/{process}/status") as status:
-            return "zombie" not in status.read()
+        return "zombie" not in Path(f"/proc/{process}/status").read_text()
     return False

@@ -66,7 +66,7 @@ def test_what_is_measured_is_put_there(params):  # noqa: F811
 
 def test_a_run_that_was_not_put_whole_is_not_there(planted, monkeypatch):
     """The address fails in the middle: one line, and no run.json, so that nothing half stands for a run."""
-    made, (run, *_) = planted
+    _, (run, *_) = planted
     real = MemoryFileSystem.put_file
 
     def failing(self, source, target, **given):
