@@ -1,0 +1,84 @@
+"""A grid is recorded once, goes on where it stopped, and judges searches by how near they come to its best."""
+
+import math
+
+import pytest
+
+from memlab.errors import MemlabError
+from memlab.experiment import tune_grid
+from memlab.experiment.tune_grid import GRID, Recorded, judge, points_of, record
+from memlab.settings import Settings
+from tests.experiment.test_tune import Planted, flat, task
+
+
+def test_a_recording_goes_on_where_it_stopped(tmp_path):
+    """Places that stand in the file are not measured again, also when a stop cut the last line."""
+    file = tmp_path / "grid.jsonl"
+    grid = {"cache.max_entries": (None, 64), "pool.limit": (None, 4)}
+
+    class Stopped(Planted):
+        def __call__(self, settings, **given):
+            if len(self.seen) == 3:
+                raise KeyboardInterrupt
+            return super().__call__(settings, **given)
+
+    with pytest.raises(KeyboardInterrupt):
+        record(grid, Stopped(), file, repeats=2, seed=1)
+    file.write_bytes(file.read_bytes()[:-9])
+    file.write_bytes(file.read_bytes().rpartition(b"\n")[0] + b"\n")
+    going_on = Planted()
+    points = record(grid, going_on, file, repeats=2, seed=1)
+    assert len(going_on.seen) == 2
+    assert [point.values for point in points] == points_of(grid)
+    assert record(grid, going_on, file, repeats=2, seed=1) == points
+    assert len(going_on.seen) == 2
+
+
+def test_a_file_that_is_no_recording_is_refused(tmp_path):
+    """One line says where it does not fit."""
+    (tmp_path / "grid.jsonl").write_text("{}\n{}\n")
+    with pytest.raises(MemlabError, match="is no recorded grid: line 1"):
+        tune_grid.read(tmp_path / "grid.jsonl")
+
+
+def test_what_is_asked_is_answered_by_the_nearest_place(tmp_path):
+    """A section on or off and the kind of index come first, then the nearest number."""
+    points = record(GRID, Planted(), tmp_path / "grid.jsonl", repeats=2, seed=1)
+    recorded = Recorded(points)
+    asked = Settings.of({"index.kind": "ivf", "cache.max_entries": 700, "batch": None, "pool.limit": 3})
+    nearest = points[recorded.nearest(asked)].values
+    assert nearest == {"index.kind": "ivf", "cache.max_entries": 1024, "batch": None, "pool.limit": 4}
+    for point in points:
+        assert points[recorded.nearest(Settings.of(point.values))] == point
+
+
+def test_a_search_is_judged_by_the_best_of_the_grid(tmp_path):
+    """It asks no more than a fifth of the places, and its gap is that of what it recommends."""
+
+    def better_without_a_pool(settings):
+        return flat(settings) * (0.5 if settings.pool is None else 1.0)
+
+    points = record(GRID, Planted(better_without_a_pool, width=0.005), tmp_path / "grid.jsonl", repeats=2, seed=1)
+    judged = judge(task(), points, tmp_path, seeds=(1, 2, 3))
+    least = min(better_without_a_pool(Settings.of(point.values)) for point in points) / better_without_a_pool(Settings())
+    assert judged["evaluations"].max() <= 0.2 * len(points)
+    assert judged["best"].to_list() == pytest.approx([least] * 3)
+    assert all(row["gap"] == pytest.approx(row["found"] / row["best"] - 1) for row in judged.to_dicts())
+    assert judged["gap"].max() <= 0.05
+    assert judged["verdict"].unique().to_list() == ["better"]
+    assert math.isclose(judged["floor"][0], 0.005)
+
+
+def test_a_frame_begins_with_the_best(tmp_path):
+    """One row a place, with its settings in words."""
+    frame = tune_grid.frame(record(GRID, Planted(), tmp_path / "grid.jsonl", repeats=2, seed=1), "p95")
+    assert len(frame) == 81
+    assert frame["value"].is_sorted()
+    assert "cache off" in " ".join(frame["settings"])
+
+
+def test_where_nothing_is_better_the_defaults_are_the_best(tmp_path):
+    """The defaults count as a place: a search that leaves them is not said to have missed a worse one."""
+    points = record(GRID, Planted(), tmp_path / "grid.jsonl", repeats=2, seed=1)
+    (row,) = judge(task(), points, tmp_path, seeds=(1,)).to_dicts()
+    assert (row["best"], row["found"], row["gap"]) == (1.0, 1.0, 0.0)
