@@ -37,22 +37,15 @@ class Tail:
     def __init__(self) -> None:
         self.documents: dict[int, Document] = {}
         self._scopes: dict[str, _Postings] = {}
-        self._tokens = 0
 
     def __len__(self) -> int:
         return len(self.documents)
-
-    @property
-    def tokens(self) -> int:
-        """How many words all documents have together."""
-        return self._tokens
 
     def add(self, documents: Iterable[Document]) -> None:
         """Take in documents; a seq that is there is replaced."""
         for document in documents:
             self.remove(document.seq)
             self.documents[document.seq] = document
-            self._tokens += len(document.words)
             postings = self._scopes.get(document.scope)
             if postings is None:
                 postings = self._scopes[document.scope] = _Postings()
@@ -63,7 +56,6 @@ class Tail:
         document = self.documents.pop(seq, None)
         if document is None:
             return False
-        self._tokens -= len(document.words)
         self._scopes[document.scope].remove(document)
         if not self._scopes[document.scope].lengths:
             del self._scopes[document.scope]
@@ -78,6 +70,11 @@ class Tail:
         """Return how many documents a scope has."""
         postings = self._scopes.get(scope)
         return len(postings.lengths) if postings is not None else 0
+
+    def size(self, scope: str) -> tuple[int, int]:
+        """Return how many documents a scope has, and how many words they have together."""
+        postings = self._scopes.get(scope)
+        return (0, 0) if postings is None else (len(postings.lengths), postings.words)
 
     def containing(self, scope: str, field: Field, token: str) -> int:
         """Return how many documents of a scope hold *token*."""
@@ -111,6 +108,7 @@ class _Postings:
     """One scope: how often each document holds each token, and how long it is."""
 
     def __init__(self) -> None:
+        self.words = 0
         self.lengths: dict[int, int] = {}
         self._stems: dict[str, dict[int, int]] = {}
         self._words: dict[str, dict[int, int]] | None = None  # made by the first search as-you-type; most scopes see none
@@ -118,6 +116,7 @@ class _Postings:
 
     def add(self, document: Document) -> None:
         self._documents[document.seq] = document
+        self.words += len(document.words)
         self.lengths[document.seq] = rounded_length(len(document.words))
         _post(self._stems, document.seq, document.stems)
         if self._words is not None:
@@ -125,6 +124,7 @@ class _Postings:
 
     def remove(self, document: Document) -> None:
         del self.lengths[document.seq], self._documents[document.seq]
+        self.words -= len(document.words)
         for postings, tokens in ((self._stems, document.stems), (self._words, document.words)):
             if postings is not None:
                 for token in set(tokens):

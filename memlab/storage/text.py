@@ -2,8 +2,8 @@
 
 One index holds all sessions and layers. The scope, a session and layer, is part of every term (`12.episodic:coffee`), so a
 search reads the postings of its own scope alone: no filter is asked (one costs three times the search), small sessions cost
-little beside large ones, and how rare a word is counts inside the scope. Of other scopes a score knows only the average
-length of a text.
+little beside large ones, and how rare a word is counts inside the scope. tantivy measures lengths by the average of all scopes;
+what it ranks highly is scored again by the average of its own, so that no score tells of other sessions.
 
 New texts land in a tail in memory that scores as the index does, and are folded into the index in the background. A search
 sees one snapshot, the index before or after a fold with the tails that belong to it, so it meets every text exactly once.
@@ -16,12 +16,12 @@ import math
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
@@ -42,7 +42,7 @@ from memlab.storage.manifest import (
     sync_folder,
     write_manifest,
 )
-from memlab.storage.tail import Field, Tail, Term
+from memlab.storage.tail import K1, B, Field, Tail, Term, rounded_length
 
 Found = tuple[np.ndarray, np.ndarray]
 """Seqs int64 and scores float32, best first."""
@@ -53,6 +53,7 @@ Row = tuple[int, int, str, str]
 _TOKENS = 256  # distinct words of a question that are looked up: questions of thousands of words are noise
 _TERMS = 64  # the rarest of them, which are scored: the others hardly move a score and cost the most
 _EXPANSIONS = 64  # words that a prefix stands for: the most frequent ones
+_DEEPEST = 4  # times as many texts as are wanted, of which those of the highest scores by their own average are taken
 _BULK = 1_000  # texts in one call from which the way past the tail is the faster
 _BUDGET = 64 << 20  # bytes that tantivy's indexing thread may fill before it starts another segment
 _PURGE_RATIO = 0.2  # share of forgotten texts from which a fold writes the index again
@@ -69,6 +70,8 @@ def _schema() -> tantivy.Schema:
     # because tantivy drops a text from its files only when the segment is written again, and Python cannot ask it to.
     builder.add_text_field("stems", tokenizer_name="whitespace", index_option="freq")
     builder.add_text_field("words", stored=True, tokenizer_name="whitespace", index_option="freq")
+    builder.add_unsigned_field("length", fast=True)  # in words: tantivy tells nobody its own count
+    builder.add_unsigned_field("repeats", fast=True)  # 1 where a stem stands in it twice; else its score is had by arithmetic
     return builder.build()
 
 
@@ -80,9 +83,10 @@ class _Snapshot(msgspec.Struct, frozen=True):
 
     Attributes:
         documents: in the index, those not yet purged included, as tantivy counts them for BM25; 0 while it is empty.
-        average_length: of a text in the index, in words; 0 while it is empty.
+        average_length: of a text in the index, in words, as tantivy has it; 0 while it is empty.
         tails: what the index does not hold; the last one grows.
         forgotten, forgotten_sessions: what the index still holds and must not return.
+        sizes: texts in the index and words in them, by scope; noted when first asked for.
     """
 
     searcher: Any
@@ -91,6 +95,17 @@ class _Snapshot(msgspec.Struct, frozen=True):
     tails: tuple[Tail, ...] = ()
     forgotten: frozenset[int] = frozenset()
     forgotten_sessions: frozenset[int] = frozenset()
+    sizes: dict[str, tuple[int, int]] = msgspec.field(default_factory=dict)
+
+    def average(self, scope: str) -> float:
+        """Return the average length of a text of *scope*, tails included, 1 or more; the caller holds the lock."""
+        size = self.sizes.get(scope)
+        if size is None:
+            inside = tantivy.Query.term_query(_SCHEMA, "scope", scope, "basic")
+            told = self.searcher.aggregate(inside, {"length": {"stats": {"field": "length"}}})["length"]
+            size = self.sizes[scope] = int(told["count"]), int(told["sum"] or 0)
+        documents, words = map(sum, zip(size, *(tail.size(scope) for tail in self.tails), strict=True))
+        return max(words / max(documents, 1), 1.0)
 
 
 class Word(msgspec.Struct, frozen=True):
@@ -160,9 +175,12 @@ class TextIndex:
         manifest = read_manifest(folder, index="text", database_id=database_id)
         check_files(folder, manifest)
         try:
+            opened = tantivy.Index.open(str(folder))
+            if opened.schema != _SCHEMA:
+                raise Stale("format", "the text index was written by another version of memlab")
             index = cls(
                 folder,
-                tantivy.Index.open(str(folder)),
+                opened,
                 database_id=database_id,
                 settings=settings,
                 generation=manifest.generation,
@@ -312,11 +330,12 @@ class TextIndex:
             with self._lock:  # tails change in place
                 snapshot = self._snapshot
                 terms = _weigh(snapshot, scope, field, asked, beginning)
-                if any(tail.documents for tail in snapshot.tails):
-                    average = snapshot.average_length or _average_length(snapshot.tails)
-                    for tail in snapshot.tails:
-                        tail.score(scope, field, terms, average, waiting)
-            found = [] if session in snapshot.forgotten_sessions else _best(snapshot, scope, field, terms, limit, among)
+                average = snapshot.average(scope)
+                for tail in snapshot.tails:
+                    tail.score(scope, field, terms, average, waiting)
+            found = []
+            if session not in snapshot.forgotten_sessions:
+                found = _best(snapshot, scope, field, terms, average, limit, among)
         if among is not None:
             chosen = set(among)
             waiting = {seq: score for seq, score in waiting.items() if seq in chosen}
@@ -350,16 +369,14 @@ class TextIndex:
                 terms = _weigh(snapshot, scope, "stems", Counter(dict.fromkeys(asked, 1)), None)
                 waiting: list[dict[int, float]] = [{} for _ in terms]
                 counts = [0] * len(terms)
-                average = snapshot.average_length
-                if any(tail.documents for tail in snapshot.tails):
-                    average = average or _average_length(snapshot.tails)
+                average = snapshot.average(scope)
                 for tail in snapshot.tails:
                     for place, term in enumerate(terms):
                         counts[place] += tail.containing(scope, "stems", term.token)
                         tail.score(scope, "stems", [term], average, waiting[place])
             gone = session in snapshot.forgotten_sessions
             for term, there, count in zip(terms, waiting, counts, strict=True):
-                found = [] if gone else _best(snapshot, scope, "stems", [term], limit, None)
+                found = [] if gone else _best_of_word(snapshot, scope, term, average, limit)
                 found += [(-score, seq) for seq, score in there.items()]
                 found.sort()
                 del found[limit:]
@@ -541,43 +558,136 @@ def _idf(documents: float, containing: float) -> float:
 
 
 def _best(
-    snapshot: _Snapshot, scope: str, field: Field, terms: Iterable[Term], limit: int, among: Sequence[int] | None
+    snapshot: _Snapshot,
+    scope: str,
+    field: Field,
+    terms: Sequence[Term],
+    average: float,
+    limit: int,
+    among: Sequence[int] | None,
 ) -> list[tuple[float, int]]:
     """Return (-score, seq) of the best texts in the index, best first, without the forgotten."""
-    clauses = [
-        (
-            tantivy.Occur.Should,
-            tantivy.Query.boost_query(tantivy.Query.term_query(_SCHEMA, field, scope + term.token, "freq"), term.boost),
-        )
-        for term in terms
-        if term.boost > 0.0
-    ]
+    clauses = [(tantivy.Occur.Should, _query(scope, field, term)) for term in terms if term.boost > 0.0]
     if not clauses:
         return []
     query = tantivy.Query.boolean_query(clauses)
     if among is not None:
         chosen = tantivy.Query.const_score_query(tantivy.Query.term_set_query(_SCHEMA, "seq", list(among)), 0.0)
         query = tantivy.Query.boolean_query([(tantivy.Occur.Must, query), (tantivy.Occur.Must, chosen)])
-    forgotten = snapshot.forgotten
-    found: list[tuple[float, int]] = []
-    for more in (min(len(forgotten), 16), len(forgotten)):
-        hits = snapshot.searcher.search(query, limit + more, count=False).hits
-        seqs = snapshot.searcher.fast_field_values("seq", [address for _, address in hits])
-        found = [(-score, seq) for (score, _), seq in zip(hits, seqs, strict=True) if seq not in forgotten][:limit]
-        if len(found) == limit or len(hits) < limit + more:
-            break
-    return found
+    counted = _Counted(snapshot.searcher, scope, field, terms, average)
+
+    def scored(hits: Sequence[_Hit]) -> list[float]:
+        addresses = [address for _, _, address in hits]
+        lengths = _lengths(snapshot, addresses)
+        scores = np.array([score for score, _, _ in hits])
+        scores *= (1.0 + _norm(lengths, snapshot.average_length)) / (1.0 + _norm(lengths, average))
+        for place, repeats in enumerate(snapshot.searcher.fast_field_values("repeats", addresses)):
+            if repeats:
+                scores[place] = counted.score(addresses[place])
+        return scores.tolist()  # type: ignore[no-any-return]
+
+    return _ranked(snapshot, query, average, limit, scored)
+
+
+def _best_of_word(snapshot: _Snapshot, scope: str, term: Term, average: float, limit: int) -> list[tuple[float, int]]:
+    """Return (-score, seq) of the best texts in the index for a single word, best first, without the forgotten."""
+
+    def scored(hits: Sequence[_Hit]) -> list[float]:
+        lengths = _lengths(snapshot, [address for _, _, address in hits])
+        given = np.array([score for score, _, _ in hits]) / term.weight
+        # How often a text holds the word follows from what tantivy gave for it.
+        times = given * _norm(lengths, snapshot.average_length) / np.maximum(K1 + 1.0 - given, 1e-6)
+        times = np.maximum(np.rint(times), 1.0)
+        return (term.weight * (K1 + 1.0) * times / (times + _norm(lengths, average))).tolist()  # type: ignore[no-any-return]
+
+    return _ranked(snapshot, _query(scope, "stems", term), average, limit, scored) if term.boost > 0.0 else []
+
+
+def _lengths(snapshot: _Snapshot, addresses: list[Any]) -> np.ndarray:
+    """Return how long texts are, as tantivy counts."""
+    return np.array([*map(rounded_length, snapshot.searcher.fast_field_values("length", addresses))], np.float64)
+
+
+def _norm(lengths: np.ndarray, average: float) -> np.ndarray:
+    """Return what stands beside the count of a word below BM25's fraction."""
+    norm: np.ndarray = K1 * (1.0 - B + B * lengths / average)
+    return norm
+
+
+def _query(scope: str, field: Field, term: Term) -> tantivy.Query:
+    return tantivy.Query.boost_query(tantivy.Query.term_query(_SCHEMA, field, scope + term.token, "freq"), term.boost)
+
+
+_Hit: TypeAlias = tuple[float, int, Any]
+"""Score by the average length of all scopes, seq, address."""
+
+
+def _ranked(
+    snapshot: _Snapshot, query: tantivy.Query, average: float, limit: int, scored: Callable[[Sequence[_Hit]], list[float]]
+) -> list[tuple[float, int]]:
+    """Return (-score, seq) of the best texts in the index, best first, without the forgotten.
+
+    Args:
+        average: length of a text of the scope.
+        scored: says what texts get by that.
+    """
+    searcher, forgotten = snapshot.searcher, snapshot.forgotten
+    alike = math.isclose(average, snapshot.average_length, rel_tol=1e-6)
+    # By a longer average no text gains more than by this factor; by a shorter one none gains.
+    gain = max(average / snapshot.average_length, 1.0)
+    asked = limit + min(len(forgotten), 16) + (0 if alike else limit // 2 + 1)
+    while True:
+        addresses = searcher.search(query, asked, count=False).hits
+        seqs = searcher.fast_field_values("seq", [address for _, address in addresses])
+        hits = [(score, seq, address) for (score, address), seq in zip(addresses, seqs, strict=True) if seq not in forgotten]
+        scores = [score for score, _, _ in hits] if alike else scored(hits)
+        found = sorted((-score, seq) for score, (_, seq, _) in zip(scores, hits, strict=True))[:limit]
+        if len(addresses) < asked or (
+            len(found) == limit and (-found[-1][0] >= gain * addresses[-1][0] or asked >= _DEEPEST * limit)
+        ):
+            return found
+        asked *= 2
+
+
+class _Counted:
+    """Scores texts of the index by counting their words, each once."""
+
+    def __init__(self, searcher: Any, scope: str, field: Field, terms: Sequence[Term], average: float) -> None:
+        self._searcher = searcher
+        self._field = field
+        self._skip = len(scope)
+        self._tops = [(term.token, term.weight * (K1 + 1.0)) for term in terms]
+        self._short, self._slope = K1 * (1.0 - B), K1 * B / average
+        self._known: dict[tuple[int, int], float] = {}
+
+    def score(self, address: Any) -> float:
+        """Return what the text at *address* gets."""
+        key = address.segment_ord, address.doc
+        known = self._known.get(key)
+        if known is None:
+            held = (self._searcher.doc(address).get_first("words") or "").split()
+            tokens = [term[self._skip :] for term in held]
+            if self._field == "stems":
+                tokens = [*map(stem, tokens)]
+            norm = self._short + self._slope * rounded_length(len(tokens))
+            known = 0.0
+            for token, top in self._tops:
+                times = tokens.count(token)
+                if times:
+                    known += top * times / (times + norm)
+            self._known[key] = known
+        return known
 
 
 def _look(index: tantivy.Index, tails: tuple[Tail, ...]) -> _Snapshot:
     """Return what tantivy holds now, with the two statistics of its BM25, which only the explanation of a score tells."""
     searcher = index.searcher()
-    for _, address in searcher.search(tantivy.Query.all_query(), 256, count=False).hits:
-        words: str | None = searcher.doc(address).get_first("words")
-        if words:
-            query = tantivy.Query.term_query(_SCHEMA, "words", words.partition(" ")[0], "freq")
-            told = dict(_told(msgspec.json.decode(query.explain(searcher, address).to_json())))
-            return _Snapshot(searcher, told["N"], told["avgdl"], tails)
+    with_words = tantivy.Query.range_query(_SCHEMA, "length", tantivy.FieldType.Unsigned, 1, 1 << 32)
+    for _, address in searcher.search(with_words, 1, count=False).hits:
+        word = str(searcher.doc(address).get_first("words")).partition(" ")[0]
+        query = tantivy.Query.term_query(_SCHEMA, "words", word, "freq")
+        told = dict(_told(msgspec.json.decode(query.explain(searcher, address).to_json())))
+        return _Snapshot(searcher, told["N"], told["avgdl"], tails)
     return _Snapshot(searcher, float(searcher.num_docs), 0.0, tails)
 
 
@@ -586,11 +696,6 @@ def _told(explanation: Any) -> Iterator[tuple[str, float]]:
     yield explanation["description"].partition(",")[0], explanation["value"]
     for part in explanation.get("details") or ():
         yield from _told(part)
-
-
-def _average_length(tails: Iterable[Tail]) -> float:
-    tokens, documents = map(sum, zip(*((tail.tokens, len(tail)) for tail in tails), strict=True))
-    return max(tokens / documents, 1.0)
 
 
 def _any_of(seqs: frozenset[int], sessions: frozenset[int]) -> tantivy.Query | None:
@@ -637,6 +742,8 @@ def _to_tantivy(document: Document) -> tantivy.Document:
     made.add_unsigned("seq", document.seq)
     made.add_unsigned("session", document.session)
     made.add_text("scope", document.scope)
+    made.add_unsigned("length", len(document.words))
+    made.add_unsigned("repeats", int(len(set(document.stems)) < len(document.stems)))
     if document.words:
         between = f" {document.scope}"
         made.add_text("stems", document.scope + between.join(document.stems))

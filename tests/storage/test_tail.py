@@ -32,7 +32,7 @@ def test_counts_are_those_of_the_scope() -> None:
     """Documents and tokens are counted for one session and layer."""
     tail = Tail()
     tail.add([document(1, "coffee tea"), document(2, "coffee"), document(3, "coffee", session=2), document(4, "")])
-    assert (len(tail), tail.tokens, tail.count(SCOPE), tail.count("9.episodic:")) == (4, 4, 3, 0)
+    assert (len(tail), tail.size(SCOPE), tail.count("9.episodic:")) == (4, (3, 3), 0)
     assert tail.containing(SCOPE, "stems", "coffe") == 2
     assert tail.containing(SCOPE, "words", "coffee") == 2
     assert dict(tail.beginning_with(SCOPE, "words", "te")) == {"tea": 1}
@@ -49,7 +49,7 @@ def test_what_is_removed_leaves_nothing() -> None:
     assert dict(tail.beginning_with(SCOPE, "words", "")) == {"coffee": 1}
     tail.remove_session(2)
     tail.remove(2)
-    assert (len(tail), tail.tokens, tail.count(SCOPE)) == (0, 0, 0)
+    assert (len(tail), tail.size(SCOPE), tail.count(SCOPE)) == (0, (0, 0), 0)
     assert not tail._scopes
 
 
@@ -57,6 +57,6 @@ def test_a_seq_that_comes_again_is_replaced() -> None:
     """The later text counts."""
     tail = Tail()
     tail.add([document(1, "coffee"), document(1, "tea and more tea")])
-    assert (len(tail), tail.tokens) == (1, 2)
+    assert (len(tail), tail.size(SCOPE)) == (1, (1, 2))
     assert score(tail, "coffe") == {}
     assert score(tail, "tea").keys() == {1}

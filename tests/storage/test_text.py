@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tantivy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -57,10 +58,10 @@ def rows(count: int, seed: int = 0, sessions: int = 3, longest: int = 30) -> lis
 
 
 def bm25(held: Iterable[Row], question: str, session: int, layer: str) -> dict[int, float]:
-    """Score by the formula over all texts: frequencies inside the scope, the average length over everything."""
+    """Score by the formula over the texts of the scope alone."""
     documents = [analyse(*row) for row in held]
-    average = sum(len(document.stems) for document in documents) / max(len(documents), 1)
     inside = [document for document in documents if document.scope == f"{session}.{layer}:"]
+    average = max(sum(len(document.stems) for document in inside) / max(len(inside), 1), 1.0)
     scores: dict[int, float] = {}
     for token, asked in Counter(analyse(0, session, layer, question).stems).items():
         having = [document for document in inside if token in document.stems]
@@ -148,6 +149,48 @@ def test_other_sessions_do_not_change_how_rare_a_word_is(tmp_path: Path) -> None
     for _ in range(2):
         after = index.search("garden piano", session=1, layer="episodic", limit=9)
         assert after[0].tolist() == before[0].tolist() == [2, 1, 3]
+        index.commit()
+
+
+@pytest.mark.parametrize("others", [1, 60], ids=["shorter texts", "longer texts"])
+@pytest.mark.parametrize("folded", [False, True])
+def test_other_sessions_change_no_score(tmp_path: Path, others: int, folded: bool) -> None:
+    """What others write, however long it is and wherever it lies, leaves a session's answers and their scores as they were."""
+    index = create(tmp_path)
+    mine = [(seq, 1, layer, content) for seq, _, layer, content in rows(300, sessions=1)]
+    add(index, mine)
+    questions = ["tea doctor window", "mirror", "coffee coffee island letter"]
+
+    def answers() -> list[tuple[list[int], list[float]]]:
+        found = [
+            index.search(text, session=1, layer="episodic", limit=12, prefix=prefix) for text in questions for prefix in (0, 1)
+        ]
+        by_word = [word for text in questions for word in index.by_word(text, session=1, layer="episodic", limit=20)]
+        return [(seqs.tolist(), scores.tolist()) for seqs, scores in found] + [
+            (sorted(word.seqs.tolist()), word.parts.tolist()) for word in by_word
+        ]
+
+    if folded:
+        index.commit()
+    before = answers()
+    for start in (1_000, 3_000):
+        add(index, [(seq, 2, "episodic", " ".join(["coffee", "mirror"] * others)) for seq in range(start, start + 600)])
+        for _ in range(2):
+            for (seqs, scores), (known, expected) in zip(answers(), before, strict=True):
+                assert scores == pytest.approx(expected, rel=1e-5)
+                assert len(seqs) == len(known)
+            index.commit()
+    check(index, mine, questions[0], 1, "episodic", limit=12)
+
+
+def test_an_index_that_begins_with_empty_texts_scores(tmp_path: Path) -> None:
+    """Hundreds of texts without a word before the first that has some take nothing from its score."""
+    index = create(tmp_path)
+    held = [(seq, 1, "episodic", "") for seq in range(1, 400)] + [(400, 1, "episodic", "tea"), (401, 2, "episodic", "tea coffee")]
+    add(index, held)
+    for _ in range(2):
+        check(index, held, "tea", 1, "episodic")
+        check(index, held, "tea", 2, "episodic")
         index.commit()
 
 
@@ -490,6 +533,16 @@ def test_an_index_of_another_database_is_foreign(tmp_path: Path) -> None:
     with pytest.raises(Stale) as caught:
         TextIndex.open(index.folder, database_id="elsewhere", settings=StorageSettings())
     assert caught.value.reason == "foreign"
+
+
+def test_an_index_of_another_form_is_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files with other fields than are asked for are built again, not half understood."""
+    index = create(tmp_path)
+    index.load(rows(20))
+    monkeypatch.setattr("memlab.storage.text._SCHEMA", tantivy.SchemaBuilder().add_text_field("words").build())
+    with pytest.raises(Stale) as caught:
+        reopen(index)
+    assert caught.value.reason == "format"
 
 
 @pytest.fixture(scope="module")
