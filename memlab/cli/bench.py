@@ -42,6 +42,8 @@ def bench(
             )
         report = speed.report(memories=sizes[0], calls=max(calls, 20), seconds=seconds, seed=seed, tell=_tell)
         name, text = "speed", speed.markdown(report)
+        kept = speed.keep(report, results)
+        typer.echo(f"kept as {kept.id} in {results}", err=True)
     else:
         from memlab.experiment import operation_costs
 

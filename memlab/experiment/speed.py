@@ -23,6 +23,8 @@ import pyarrow as pa
 
 from memlab.embedders import PrecomputedEmbedder
 from memlab.engine import Engine
+from memlab.experiment import results
+from memlab.experiment.results import Run
 from memlab.measure import clock, stats
 from memlab.measure.floors import BareLoad, BareStore
 from memlab.measure.host import host, libraries
@@ -40,6 +42,8 @@ from memlab.workload.latent import latent_vectors
 DIMENSION = 384
 BLOCKS = 10
 BULK = 5_000
+EXPERIMENT = "bench"
+_LEAST_MEMORIES = 10_000  # below it the table only proves that it runs: its reaches are meant for 100,000
 ALONE: Mapping[str, Any] = {"cache": None, "batch": None, "pool": None}
 
 
@@ -573,6 +577,37 @@ def report(
         "libraries": libraries(),
         "rows": [msgspec.to_builtins(row) for row in rows],
     }
+
+
+def key_of(*, memories: int, calls: int, seconds: float, seed: int) -> str:
+    """Return the key of the run that these figures, the code and the libraries decide."""
+    asked = {"memories": memories, "dimension": DIMENSION, "calls": calls, "seconds": seconds, "seed": seed}
+    return results.key_of({**asked, "code": results.code_version(EXPERIMENT)})
+
+
+def keep(report: Mapping[str, Any], folder: Path) -> Run:
+    """Keep a report as a run, `bench/<key>`, and return it; one of the same key is replaced."""
+    asked = {name: report[name] for name in ("memories", "calls", "seconds", "seed")}
+    made = Run(
+        experiment=EXPERIMENT,
+        key=key_of(**asked),
+        question="What does the engine reach, beside the bare libraries?",
+        parameters={name: report[name] for name in ("memories", "dimension", "calls", "seconds")},
+        settings={"candidate": Settings.of(ALONE).to_dict()},
+        seed=report["seed"],
+        repeats=BLOCKS,
+        size="quick" if report["memories"] >= _LEAST_MEMORIES else "smoke",
+        workload={},
+        code_version=results.code_version(EXPERIMENT),
+        libraries=report["libraries"],
+        host=report["host"],
+        started=report["started"],
+        finished=report["finished"],
+        status="done",
+        summary={"memories": report["memories"], "rows": {row["what"]: row for row in report["rows"]}},
+    )
+    with results.draft(folder, made.experiment, made.key) as place:
+        return results.keep(place, made, folder)
 
 
 def markdown(report: Mapping[str, Any]) -> str:

@@ -257,14 +257,7 @@ class Sweep:
         Raises:
             MemlabError: NOT_FOUND `run`, naming the points that are not done; VALIDATION `hosts`.
         """
-        found: list[Run] = []
-        missing: list[str] = []
-        for point in self.points():
-            run = _done(Path(folder), self, point)
-            if run is None:
-                missing.append(point.label)
-            else:
-                found.append(run)
+        found, missing = self.state(folder)
         if missing:
             raise not_found(
                 "run",
@@ -273,6 +266,11 @@ class Sweep:
             )
         results.refuse_unlike_hosts(found)
         return found
+
+    def state(self, folder: str | Path) -> tuple[list[Run], list[str]]:
+        """Return the runs that the code as it is made of its points, and what the others are called."""
+        made = [(point, _done(Path(folder), self, point)) for point in self.points()]
+        return [run for _, run in made if run is not None], [point.label for point, run in made if run is None]
 
     def with_settings(self, settings: Settings | Mapping[str, Any]) -> Sweep:
         """Return it with other settings of the candidate."""

@@ -24,6 +24,7 @@ from memlab.experiment.results import Run
 from memlab.guide import documents, figures, sections
 from memlab.guide.figures import Figure
 from memlab.guide.findings import Finding, read_chart, read_finding
+from memlab.guide.publish import publish, replace
 from memlab.guide.sections import AFTER, QUESTIONS, Evidence
 from memlab.settings import Settings
 
@@ -168,26 +169,15 @@ def render(evidence: Evidence, folder: Path) -> Written:
     verify(evidence.findings.values(), every)
     template = (documents.TEMPLATES / f"{NAME}.md").read_text(encoding="utf-8")
     body = figures.write(template, **sections.fields(evidence))
-    figures.check(body, {run.id: figures.Source(run.id, run.is_current) for run in every})
     finding = sections.is_finding(evidence)
     subtitle = "For generated conversations" if evidence.after.data is None else "For conversations of your own"
     if not finding:
         subtitle = "A smoke run: it proves that it runs"
-    drawn = folder / "charts"
-    drawn.mkdir(parents=True, exist_ok=True)
-    for experiment, svg in evidence.drawings.items():
-        _replace(drawn / f"{experiment}.svg", svg)
-    keys = figures.short_keys(figures.cited(body))
-    markdown = folder / f"{NAME}.md"
-    html, pdf = folder / f"{NAME}.html", folder / f"{NAME}.pdf"
-    _replace(markdown, f"# {TITLE}\n\n*{subtitle}*\n\n{figures.cite(body, documents.readable(keys))}")
-    page = figures.cite(body, documents.linked(keys))
-    documents.to_html(page, html, title=TITLE, subtitle=subtitle, charts_in=folder)
-    documents.to_pdf(page, pdf, title=TITLE, subtitle=subtitle, charts_in=folder)
+    published = publish(body, every, evidence.drawings, folder, name=NAME, title=TITLE, subtitle=subtitle)
     settings = folder / "recommended.toml"
     head = _SETTINGS_HEAD if finding else _SMOKE_HEAD
-    _replace(settings, f"{head}\n{figures.plain(sections.settings_file(evidence))}\n")
-    return Written(markdown, html, pdf, settings, finding)
+    replace(settings, f"{head}\n{figures.plain(sections.settings_file(evidence))}\n")
+    return Written(*published, settings, finding)
 
 
 def verify(found: Iterable[Finding], runs: Iterable[Run]) -> None:
@@ -205,9 +195,3 @@ def verify(found: Iterable[Finding], runs: Iterable[Run]) -> None:
                 raise validation("unknown_run", f"figure {name} comes from run {figure.runs[0]}, which is not in the results")
             if figures.read(known[figure.runs[0]], figure.path) != (figure.value, figure.low, figure.high):
                 raise validation("figure", f"figure {name} = {figure} is not what run {figure.runs[0]} holds at {figure.path}")
-
-
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from memlab.experiment.results import Run
 from memlab.guide import figures
 from memlab.guide.figures import Figure, Reading, mark, name_run
 from memlab.guide.findings import Finding
+from memlab.guide.tables import Column, cell, derived, host_table, table
 from memlab.settings import Settings
 
 AFTER = "04-before-after"
 _SETTINGS = ("cache", "batch", "pool")
-
-
-class Column(NamedTuple):
-    """A column of a table of runs: its head, where its figures stand in a run, how they read."""
-
-    head: str
-    path: str
-    spec: str = ""
-    null: str = "–"
 
 
 class Question(NamedTuple):
@@ -118,7 +110,7 @@ def fields(evidence: Evidence) -> dict[str, str | Figure]:
         "little": _little(every),
         "driver": _driver(every),
         "recall": _recall(every),
-        "host_table": _host_table(after),
+        "host_table": host_table(after),
         "runs_tables": "\n\n".join(_runs_table(name, runs) for name, runs in _by_experiment(evidence).items()),
     }
     for question in QUESTIONS:
@@ -198,19 +190,6 @@ def _short(evidence: Evidence) -> str:
     return "\n".join(lines)
 
 
-def _cell(run: Run, column: Column) -> str:
-    value, low, high = figures.read(run, column.path, missing=None)
-    if value is None and column.path.startswith("parameters."):
-        return mark(Figure(column.null, (run.id,)))
-    return mark(Figure(value, (run.id,), low=low, high=high), column.spec) if value is not None else column.null
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> str:
-    """Return a table; its first *left* columns are words and lean left, the rest are figures and lean right."""
-    rule = [":---" if place < left else "---:" for place in range(len(heads))]
-    return "\n".join(f"| {' | '.join(row)} |" for row in [list(heads), rule, *rows])
-
-
 def _settings_table(evidence: Evidence) -> str:
     rows = []
     for question in QUESTIONS:
@@ -219,7 +198,7 @@ def _settings_table(evidence: Evidence) -> str:
         for key in sorted(finding.recommended, key=_place):
             run = runs[finding.evidence] if finding.evidence else evidence.after
             value = _setting(finding.recommended[key], key)
-            seen = _cell(run, Column("", f"summary.ratio.{question.figure}", ".2f±"))
+            seen = cell(run, Column("", f"summary.ratio.{question.figure}", ".2f±"))
             rows.append(
                 [
                     f"`{key}`",
@@ -230,7 +209,7 @@ def _settings_table(evidence: Evidence) -> str:
                     name_run(run.id),
                 ]
             )
-    return _table(["setting", "recommended", "the sweep says", "figure", "times the reference", "run"], rows) if rows else ""
+    return table(["setting", "recommended", "the sweep says", "figure", "times the reference", "run"], rows) if rows else ""
 
 
 def _place(key: str) -> int:
@@ -268,9 +247,7 @@ def _data_table(run: Run) -> str:
         Column("asked again: Zipf exponent", "workload.popularity.zipf", "g"),
         Column("embedder", "summary.embedder"),
     )
-    return _table(
-        [*(column.head for column in columns), "run"], [[*(_cell(run, column) for column in columns), name_run(run.id)]]
-    )
+    return table([*(column.head for column in columns), "run"], [[*(cell(run, column) for column in columns), name_run(run.id)]])
 
 
 def _traffic_table(evidence: Evidence) -> str:
@@ -287,7 +264,7 @@ def _traffic_table(evidence: Evidence) -> str:
                 mark(_range(runs, "summary.asked.distinct_questions", spec=",.0f")),
             ]
         )
-    return _table(["sweep", "calls", "arrivals/s", "calls measured a setting", "distinct questions"], rows, left=2)
+    return table(["sweep", "calls", "arrivals/s", "calls measured a setting", "distinct questions"], rows, left=2)
 
 
 def _floor(runs: Sequence[Run], question: Question) -> str:
@@ -316,8 +293,8 @@ def _points_table(question: Question, runs: Sequence[Run], finding: Finding) -> 
             words = "**recommended**"
         if run.summary["suspect"]:
             words += ", suspect"
-        rows.append([words, *(_cell(run, column) for column in columns), name_run(run.id)])
-    return _table(["says", *(column.head for column in columns), "run"], rows)
+        rows.append([words, *(cell(run, column) for column in columns), name_run(run.id)])
+    return table(["says", *(column.head for column in columns), "run"], rows)
 
 
 def _after_table(run: Run) -> str:
@@ -335,14 +312,14 @@ def _after_table(run: Run) -> str:
     rows = [
         [
             head,
-            _cell(run, Column("", f"summary.reference.{name}", spec)),
-            _cell(run, Column("", f"summary.candidate.{name}", spec)),
-            _cell(run, Column("", f"summary.ratio.{ratio}", ".2f±")) if ratio else "",
+            cell(run, Column("", f"summary.reference.{name}", spec)),
+            cell(run, Column("", f"summary.candidate.{name}", spec)),
+            cell(run, Column("", f"summary.ratio.{ratio}", ".2f±")) if ratio else "",
             name_run(run.id),
         ]
         for head, name, ratio, spec in figures_of
     ]
-    return _table(["", "everything off", "recommended", "recommended / off", "run"], rows)
+    return table(["", "everything off", "recommended", "recommended / off", "run"], rows)
 
 
 def _after_operations(run: Run) -> str:
@@ -350,7 +327,7 @@ def _after_operations(run: Run) -> str:
         [
             f"`{operation}`",
             *(
-                _cell(run, Column("", f"summary.{setting}.by_operation.{operation}.{name}_ms", ".2f±"))
+                cell(run, Column("", f"summary.{setting}.by_operation.{operation}.{name}_ms", ".2f±"))
                 for name in ("p50", "p95")
                 for setting in ("reference", "candidate")
             ),
@@ -358,21 +335,17 @@ def _after_operations(run: Run) -> str:
         ]
         for operation in run.summary["reference"]["by_operation"]
     ]
-    return _table(["operation", "p50 off (ms)", "p50 recommended", "p95 off (ms)", "p95 recommended", "run"], rows)
+    return table(["operation", "p50 off (ms)", "p50 recommended", "p95 off (ms)", "p95 recommended", "run"], rows)
 
 
 def _settings_of(runs: Sequence[Run]) -> list[Mapping[str, Any]]:
     return [run.summary[setting] for run in runs for setting in ("reference", "candidate")]
 
 
-def _derived(runs: Sequence[Run], value: float | int | str | None, spec: str = ",", unit: str = "") -> str:
-    return mark(Figure(value, tuple(run.id for run in runs), unit), spec)
-
-
 def _failures(runs: Sequence[Run]) -> str:
     sides = _settings_of(runs)
     calls, failed = sum(side["samples"] for side in sides), sum(side["samples"] - side["ok"] for side in sides)
-    return f"{_derived(runs, failed)} of {_derived(runs, calls)} calls did."
+    return f"{derived(runs, failed)} of {derived(runs, calls)} calls did."
 
 
 def _little(runs: Sequence[Run]) -> str:
@@ -380,7 +353,7 @@ def _little(runs: Sequence[Run]) -> str:
     if not ratios:
         return "too few samples to say."
     suspect = [run for run in runs if run.summary["suspect"]]
-    text = f"their quotient lies between {_derived(runs, min(ratios), '.2f')} and {_derived(runs, max(ratios), '.2f')}."
+    text = f"their quotient lies between {derived(runs, min(ratios), '.2f')} and {derived(runs, max(ratios), '.2f')}."
     if not suspect:
         return f"{text} No run is suspect."
     return f"{text} Suspect, and left out of the findings: {', '.join(name_run(run.id) for run in suspect)}."
@@ -390,8 +363,8 @@ def _driver(runs: Sequence[Run]) -> str:
     def known(name: str) -> list[float]:
         return [value for run in runs if (value := run.summary["driver"][name]) is not None]
 
-    cost = _derived(runs, max(known("call_us")), ".0f", "µs")
-    headroom = _derived(runs, min(known("headroom"), default=None), ".0f", "times")
+    cost = derived(runs, max(known("call_us")), ".0f", "µs")
+    headroom = derived(runs, min(known("headroom"), default=None), ".0f", "times")
     text = (
         f"Sending a call and keeping its sample costs {cost} at most; against an engine that does nothing the driver reaches "
         f"{headroom} the rate it was used at, or more."
@@ -399,7 +372,7 @@ def _driver(runs: Sequence[Run]) -> str:
     late = max(known("late_p99_ms"), default=None)
     if late is None:
         return text
-    return f"{text} It sent calls late by {_derived(runs, late, '.1f', 'ms')} at most (p99), which counts as response time."
+    return f"{text} It sent calls late by {derived(runs, late, '.1f', 'ms')} at most (p99), which counts as response time."
 
 
 def _recall(runs: Sequence[Run]) -> str:
@@ -407,16 +380,8 @@ def _recall(runs: Sequence[Run]) -> str:
     known = [value for value in judged if value is not None]
     if not known:
         return "recall@10 was not judged."
-    least = _derived(runs, min(known), ".3f")
+    least = derived(runs, min(known), ".3f")
     return f"recall@10 against exact search over the same rows, judged in the lane that is timed, is {least} or better."
-
-
-def _host_table(run: Run) -> str:
-    names = {"cpu": "processor", "cores": "cores", "memory_gib": "memory (GiB)", "os": "system", "python": "python"}
-    rows = [[name, mark(Figure(run.host[key], (run.id,))), name_run(run.id)] for key, name in names.items()]
-    rows += [[name, mark(Figure(version, (run.id,))), name_run(run.id)] for name, version in run.libraries.items()]
-    rows.append(["memlab, digest of what was measured", mark(Figure(str(run.code_version)[:12], (run.id,))), name_run(run.id)])
-    return _table(["", "", "run"], rows, left=3)
 
 
 def _runs_table(experiment: str, runs: Sequence[Run]) -> str:
@@ -424,15 +389,15 @@ def _runs_table(experiment: str, runs: Sequence[Run]) -> str:
         [
             name_run(run.id, here=True),
             mark(Figure(_point(run), (run.id,))),
-            _cell(run, Column("", "repeats")),
-            _cell(run, Column("", "summary.candidate.samples", ",")),
-            _cell(run, Column("", "summary.ratio.p95", ".2f±")),
+            cell(run, Column("", "repeats")),
+            cell(run, Column("", "summary.candidate.samples", ",")),
+            cell(run, Column("", "summary.ratio.p95", ".2f±")),
             mark(Figure(f"{run.started[:16].replace('T', ' ')} UTC", (run.id,))),
         ]
         for run in runs
     ]
     heads = ["run", "point", "repeats", "calls", "p95 / reference", "started"]
-    return f"### Runs of {experiment}\n\n{_table(heads, rows, left=2)}"
+    return f"### Runs of {experiment}\n\n{table(heads, rows, left=2)}"
 
 
 def _point(run: Run) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from memlab.experiment import speed
+from memlab.experiment import results, speed
 
 ASKED = {
     "bulk load, vector and text index": "≥ 20,000",
@@ -55,3 +55,15 @@ def test_programs_and_people_read_the_same(report: Mapping[str, Any]) -> None:
     for row in report["rows"]:
         (line,) = [line for line in lines if line.startswith(f"| {row['what']} |")]
         assert f"| {row['reach']} | {'yes' if row['met'] else '**no**'} |" in line
+
+
+def test_a_report_is_a_run_with_a_key(report: Mapping[str, Any], tmp_path: Path) -> None:
+    """What a document cites: found by its id, current, the same key for the same question, every row under its name."""
+    run = speed.keep(report, tmp_path)
+    again = speed.keep(report, tmp_path)
+    assert run.id == again.id == f"bench/{speed.key_of(memories=2_000, calls=20, seconds=0.1, seed=0)}"
+    found = results.find(tmp_path, run.id)
+    assert found.is_current
+    assert found.size == "smoke"
+    assert set(found.summary["rows"]) == set(ASKED)
+    assert speed.key_of(memories=2_000, calls=20, seconds=0.1, seed=1) != run.key
