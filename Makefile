@@ -5,6 +5,7 @@
 #   make test                set up, run every check
 #   make lab                 set up, open JupyterLab on the notebooks
 #   make bench               speed of the engine at 100,000 memories: a report
+#   make report              run the measuring room where runs are missing, write results/report/; an hour the first time
 #   make soak                200 kills of a writing process, 20,000 steps against the model: a quarter of an hour or more
 #   make env                 set up only: .venv/bin/memlab
 #   make readme              write the README's table of operations from their declarations
@@ -17,7 +18,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help env guide test lab bench soak readme lock clean
+.PHONY: help env guide report test lab bench soak readme lock clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -56,6 +57,9 @@ test: env
 
 lab: env
 	$(BIN)/jupyter lab --notebook-dir=. --LabApp.default_url=/lab/tree/notebooks
+
+report: env
+	@$(BIN)/memlab report --run
 
 bench: env
 	$(BIN)/memlab bench

@@ -37,11 +37,11 @@ def intervals(
     if logarithmic:
         scale = alt.Scale(type="log", domain=[low / 1.15, high * 1.15], nice=False)
         ticks = [step * 10.0**power for power in range(-4, 9) for step in (1, 2, 5)]
-        axis = alt.Axis(values=[tick for tick in ticks if low / 1.15 <= tick <= high * 1.15], format="~g", labelOverlap=True)
+        axis = alt.Axis(values=[tick for tick in ticks if low / 1.15 <= tick <= high * 1.15], format=",.4~r", labelOverlap=True)
     else:
         room = (high - low) * 0.05 or 1.0
         scale = alt.Scale(domain=[min(low - room, 0.0), high + room], nice=False)
-        axis = alt.Axis(format="~g")
+        axis = alt.Axis(format=",.4~r")
     base = alt.Chart(alt.InlineData(values=rows)).encode(
         y=alt.Y("label:N", title=None, sort=labels, scale=alt.Scale(domain=labels), axis=alt.Axis(labelLimit=260)),
         yOffset=alt.YOffset("series:N", sort=series, scale=alt.Scale(domain=series)),

@@ -36,7 +36,7 @@ def lines(
     across = alt.Scale(type="log", nice=False) if logarithmic_x else alt.Scale(nice=False, zero=False)
     upright = alt.Scale(type="log") if logarithmic_y else alt.Scale(zero=from_zero)
     format_x = alt.Axis(format="~s", labelOverlap=True)
-    format_y = alt.Axis(format="~g", labelOverlap=True)
+    format_y = alt.Axis(format=",.4~r", labelOverlap=True)
     base = alt.Chart(alt.InlineData(values=rows)).encode(
         x=alt.X("x:Q", title=x_title, scale=across, axis=format_x),
         color=alt.Color("series:N", title=series_title, scale=colour, sort=series, legend=legend),

@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from memlab.cli import bench, compare, guide, leak, load, predict, quality, sweep, trace, tune
+from memlab.cli import bench, compare, guide, leak, load, predict, quality, report, sweep, trace, tune
 from memlab.errors import ErrorType, MemlabError
 from memlab.operations.listing import operations_command
 
@@ -44,6 +44,7 @@ def _answering_ctrl_c(command: Callable[..., None]) -> Callable[..., None]:
 
 _COMMANDS: dict[str, Callable[..., None]] = {
     "guide": guide.guide,
+    "report": report.report,
     "sweep": sweep.sweep,
     "bench": bench.bench,
     "tune": tune.tune,

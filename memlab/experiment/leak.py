@@ -34,7 +34,7 @@ BOUND_BYTES_PER_HOUR = 1_000_000.0
 WARM_SHARE = 0.25  # of the looks, left out of the slope
 LONG_S = 7_200.0  # from which a run may promise that there is no leak
 _CALLS = 20_000
-_LEAST_LOOKS = 32
+_LEAST_LOOKS = 16
 _HOUR_S = 3_600.0
 PLANTED_BYTES = 20  # an operation; what a search that is worth its time must find
 _PLANTED_PAGES = 1 << 20
@@ -137,7 +137,8 @@ def summarise(looks: pl.DataFrame, *, warm_share: float = WARM_SHARE) -> dict[st
     each = trend(done, kept["rss_bytes"].to_numpy())
     span_s = float(kept["at_s"][-1] - kept["at_s"][0]) if len(kept) else 0.0
     verdict, why = _verdict(rss, each, span_s)
-    counted = [name for name in looks.columns if name not in ("at_s", "operations", "rss_bytes")]
+    # Shared pages are shared out among whoever runs: the proportional size moves when others come and go.
+    counted = [name for name in looks.columns if name not in ("at_s", "operations", "rss_bytes", "pss_bytes")]
     others = {
         name: _plain(trend(done, kept[name].to_numpy())) | {"first": float(kept[name][0]), "last": float(kept[name][-1])}
         for name in counted

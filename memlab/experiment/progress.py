@@ -39,6 +39,10 @@ class Bar(Progress):
         self._finished = 0
         self._took_s = 0.0
 
+    def say(self, line: str) -> None:
+        """Print a line above the bar."""
+        self._console.print(line, soft_wrap=True)
+
     def begin(self, reused: Sequence[Run], expected_s: Sequence[float]) -> None:
         """Start the bar; say how much is done and about how long the rest takes."""
         self._expected = list(expected_s)

@@ -39,7 +39,7 @@ EXCEPTIONS: Mapping[str, str] = {
     r"\b(?:sq8|fp16|model2vec|w_tinylfu)\b": "the name of a setting's value",
     r"^#+ .*\{#[\w-]+\}$": "the address of a heading",
     r"\]\([\w./-]+\.svg\)": "the file of a chart",
-    r"\b(?:0[1-9])-[a-z-]+(?:/[0-9a-f]+)?": "the name of an experiment",
+    r"\b(?:0[1-9]|1[0-9])-[a-z-]+(?:/[0-9a-f]+)?": "the name of an experiment",
     r"<(?:https?|doi):[^>]+>": "an address",
 }
 """What may hold digits in a guide without being a figure, and why."""
@@ -160,7 +160,7 @@ def mark(figure: Figure, spec: str = "") -> str:
 def name_run(run: str, *, here: bool = False) -> str:
     """Return the mention of a run itself, marked: its short key, as a link, or with *here* what the links lead to.
 
-    In a row of a table, or a line of code, that names its run, figures of that run need no citation of their own.
+    In a row of a table, a paragraph, or a line of code, that names its run, figures of that run need no citation of their own.
     """
     return f"{_NAMED}{'=' if here else ''}{run}{_NAMED}"
 
@@ -275,7 +275,7 @@ class Style(NamedTuple):
 
 
 def cite(marked: str, style: Style) -> str:
-    """Return the text with its marks turned into citations; a row or line of code that names its run says so for all its figures.
+    """Return the text with its marks turned into citations; a row, paragraph or line of code that names its run says so for all.
 
     Raises:
         MemlabError: VALIDATION, reason `bare_number`: a line of code has a figure and does not name its run.
@@ -285,7 +285,7 @@ def cite(marked: str, style: Style) -> str:
     for line in marked.splitlines():
         fence = line.startswith("```")
         code = code != fence
-        named = {run for _, run in _RUN.findall(line)} if code or line.startswith("|") else set()
+        named = {run for _, run in _RUN.findall(line)}
 
         def follow(found: re.Match[str], code: bool = code, named: set[str] = named) -> str:
             runs = [run for run in found[2].split() if run not in named]
