@@ -5,6 +5,7 @@ from memlab.charts.comparison import response_times
 from memlab.charts.curves import By, ratio_curve, share_curve, stack
 from memlab.charts.intervals import intervals
 from memlab.charts.lines import lines
+from memlab.charts.models import predictions, trade
 from memlab.charts.operations import by_size, costs, exponents
 from memlab.charts.reach import reaches
 from memlab.charts.theme import operation_colour, svg_to_pdf, to_svg
@@ -20,6 +21,7 @@ __all__ = [
     "intervals",
     "lines",
     "operation_colour",
+    "predictions",
     "ratio_curve",
     "reaches",
     "regrets",
@@ -28,5 +30,6 @@ __all__ = [
     "stack",
     "svg_to_pdf",
     "to_svg",
+    "trade",
     "traffic",
 ]

@@ -189,3 +189,24 @@ def test_reach_is_drawn_with_its_intervals():
     svg = charts.to_svg(charts.stack(charts.reaches(pl.DataFrame(rows)), title="Found"))
     for text in ("default", "no dates", "turn recall@10", "session MRR", "mean over questions"):
         assert text in svg
+
+
+def test_a_prediction_lies_on_the_line_where_it_agrees():
+    """Both axes have one scale, the dashed line joins its corners; a row without one of the two figures is not drawn."""
+    frame = pl.DataFrame({"seen": [1.0, 10.0, None], "told": [2.0, 9.0, 5.0], "rule": ["a", "b", "a"]})
+    by = charts.By("seen", "measured (ms)"), charts.By("told", "predicted (ms)"), charts.By("rule", "rule")
+    chart = charts.predictions(frame, *by)
+    drawn = chart.to_dict()["layer"]
+    assert len(drawn[1]["data"]["values"]) == 2
+    assert drawn[1]["encoding"]["x"]["scale"] == drawn[1]["encoding"]["y"]["scale"]
+    assert [list(end.values()) for end in drawn[0]["data"]["values"]] == [[0.8, 0.8], [12.5, 12.5]]
+    assert {"measured (ms)", "predicted (ms)", "rule"} <= set(texts(charts.to_svg(chart)))
+
+
+def test_a_front_joins_its_own_points_alone():
+    """Lines go through the marked rows, marks show all."""
+    frame = pl.DataFrame({"x": [1, 2, 3], "y": [0.5, 0.4, 0.9], "kind": ["a"] * 3, "best": [True, False, True]})
+    by = charts.By("x", "p95 (ms)"), charts.By("y", "recall@10"), charts.By("kind", "kind")
+    lines, marks = charts.trade(frame, *by, joined=charts.By("best", "")).to_dict()["layer"]
+    assert (len(lines["data"]["values"]), len(marks["data"]["values"])) == (2, 3)
+    assert len(charts.trade(frame, *by).to_dict()["layer"][0]["data"]["values"]) == 3

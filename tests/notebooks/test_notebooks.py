@@ -12,7 +12,15 @@ from tests.notebooks.executing import Planted, execute
 
 POINTS = ("01-cache-size", "02-batch-window", "03-pool-limit", "04-before-after")
 SUMMARIES = ("01-cache-size-summary", "02-batch-window-summary", "03-pool-limit-summary")
-STUDIES = ("05-query-optimizer", "06-answer-quality", "14-leaks", "15-memory", "17-compare", "24-tune")
+STUDIES = (
+    "05-query-optimizer",
+    "06-answer-quality",
+    "14-leaks",
+    "15-memory",
+    "17-compare",
+    "21-batch-window",
+    "24-tune",
+)
 MODELS = ("20-miss-ratio",)  # one pass over a trace: whole, so that it may make a finding
 BENCHES = ("10-operations", "10-operations-summary")
 TOURS = ("00-tour", "31-many-hosts")  # they show how something goes, and find nothing
