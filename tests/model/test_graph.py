@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
-from hypothesis.stateful import run_state_machine_as_test
+from hypothesis.stateful import RULE_MARKER, run_state_machine_as_test
 
 from memlab.operations import operations
 from tests.model import graph
-from tests.model.graph import GraphReference, GraphRules, Node
+from tests.model.graph import GraphReference, GraphRules, Link, Node
 from tests.model.machine import MemoryMachine
-from tests.model.reference import Reference
+from tests.model.reference import Item, Reference
 
 SILENT = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much, HealthCheck.large_base_example]
 
@@ -50,10 +50,67 @@ class SeesOtherSessions(GraphReference):
         return self.nodes
 
 
+class TellsTypesByCase(GraphReference):
+    """A name of another case is another entity's."""
+
+    def called(self, session: str, name: str, type: str | None = None) -> Node | None:
+        found = super().called(session, name, type)
+        return found if found is None or found.fields["name"] == name else None
+
+
+class LeavesRelationships(GraphReference):
+    """A forgotten entity leaves its relationships behind."""
+
+    def forget_entity(self, session: str, id: str, limit: int) -> tuple[bool, int]:
+        links = self.links
+        told = super().forget_entity(session, id, limit)
+        self.links = links
+        return told
+
+
+class FollowsNoFact(GraphReference):
+    """A relationship stays as it was when its fact changes."""
+
+    def updated(self, item: Item, names: set[str]) -> None:
+        """Change nothing."""
+
+
+class OutlivesFacts(GraphReference):
+    """A relationship stays when its fact is forgotten."""
+
+    def forgot(self, facts: set[str]) -> None:
+        """Forget nothing."""
+
+
+class WalksOneWay(GraphReference):
+    """Relationships are walked from source to target alone."""
+
+    def ways(self, session: str, directed: bool) -> list[tuple[str, str, float]]:
+        return super().ways(session, True)
+
+
+class PrefersWeakTies(GraphReference):
+    """A weak relationship is the shorter way."""
+
+    def ways(self, session: str, directed: bool) -> list[tuple[str, str, float]]:
+        return [(start, end, 1 / strength) for start, end, strength in super().ways(session, directed)]
+
+
+class LosesVersions(GraphReference):
+    """A change of a relationship keeps nothing of what was."""
+
+    def change(self, link: Link, **changes: Any) -> None:
+        super().change(link, **changes)
+        link.versions.clear()
+
+
+NEEDED = {"pass_time", "create_session", "store_fact", "update", "delete", "export"}
+# Found out in many seconds to minutes: in the soak.
+SLOW = {"LeavesRelationships", "FollowsNoFact", "OutlivesFacts", "WalksOneWay", "PrefersWeakTies", "LosesVersions"}
 WRONG = [one for one in GraphReference.__subclasses__() if one.__module__ == __name__]
 
 
-@pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.parametrize("wrong", [pytest.param(one, marks=pytest.mark.soak if one.__name__ in SLOW else ()) for one in WRONG])
 def test_a_wrong_reference_of_the_graph_is_found_out(wrong):
     """A reference that is wrong in one thing differs from memlab within some hundred steps."""
 
@@ -64,13 +121,15 @@ def test_a_wrong_reference_of_the_graph_is_found_out(wrong):
             self.graph = wrong(self)
             self.parts.append(self.graph)
 
-    guarded = type("Guard", (GraphMachine,), {"reference_type": Planted, "steps": 0})
+    # The rules of other layers are left out, save what these need: they would take most of the steps.
+    rest = {name: None for name, one in vars(MemoryMachine).items() if hasattr(one, RULE_MARKER) and name not in NEEDED}
+    guarded = type("Guard", (GraphMachine,), rest | {"reference_type": Planted, "steps": 0})
     with pytest.raises((AssertionError, KeyError, ValueError)):
         run_state_machine_as_test(
             guarded,
             settings=settings(
-                max_examples=400,
-                stateful_step_count=30,
+                max_examples=200,
+                stateful_step_count=100,
                 deadline=None,
                 derandomize=True,
                 database=None,
