@@ -106,7 +106,7 @@ class LosesVersions(GraphReference):
 
 NEEDED = {"pass_time", "create_session", "store_fact", "update", "delete", "export"}
 # Found out in many seconds to minutes: in the soak.
-SLOW = {"LeavesRelationships", "FollowsNoFact", "OutlivesFacts", "WalksOneWay", "PrefersWeakTies", "LosesVersions"}
+SLOW = {"LeavesRelationships", "FollowsNoFact", "OutlivesFacts", "PrefersWeakTies", "LosesVersions"}
 WRONG = [one for one in GraphReference.__subclasses__() if one.__module__ == __name__]
 
 
