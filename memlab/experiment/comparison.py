@@ -302,7 +302,7 @@ class _Comparison:
     def _lane(self, mix: Mix, repeat: int) -> Lane:
         traffic = self.traffic
         total_s = traffic.warm_up_s + traffic.duration_s
-        seed = _seed(self.seed, repeat)
+        seed = lane_seed(self.seed, repeat)
         due_s = self._due(total_s, seed)
         if due_s is None:
             calls = mix.calls(_CLOSED_CALLS, seed)
@@ -326,7 +326,7 @@ class _Comparison:
 
     def _closed_lane(self, mix: Mix, beside: BesideSpec, repeat: int) -> Lane:
         return Lane(
-            mix.calls(_CLOSED_CALLS, _seed(self.seed, repeat) + 1),
+            mix.calls(_CLOSED_CALLS, lane_seed(self.seed, repeat) + 1),
             None,
             clients=beside.clients,
             warm_up_s=beside.warm_up_s,
@@ -365,6 +365,6 @@ class _Comparison:
         return Window(name, repeat, driven.start_ns - self.origin_ns, driven.end_ns - self.origin_ns, mean)
 
 
-def _seed(seed: int, repeat: int) -> int:
+def lane_seed(seed: int, repeat: int) -> int:
     """Return a seed for one repeat, far from that of any other."""
     return int(np.random.SeedSequence([seed, repeat + 1]).generate_state(1)[0])

@@ -23,6 +23,8 @@ pytestmark = pytest.mark.serial
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 TOKEN = "a-token-of-this-test"
 NOTEBOOK = "01-cache-size.ipynb"
+PANEL = "30-what-if.ipynb"
+POINT = "04-before-after.ipynb"  # which the panel's button runs
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +37,15 @@ def browser_path():
 
 @pytest.fixture
 def lab(root, tmp_path):
-    """JupyterLab on a copy of a notebook without its outputs; yields its address."""
-    notebook = json.loads((root / "notebooks" / NOTEBOOK).read_text(encoding="utf-8"))
-    for cell in notebook["cells"]:
-        if cell["cell_type"] == "code":
-            cell["outputs"], cell["execution_count"] = [], None
-    (tmp_path / "work").mkdir()
-    (tmp_path / "work" / NOTEBOOK).write_text(json.dumps(notebook), encoding="utf-8")
+    """JupyterLab on copies of notebooks without their outputs; yields the address of one that is put at the end."""
+    (tmp_path / "work" / "notebooks").mkdir(parents=True)
+    for name in (NOTEBOOK, PANEL, POINT):
+        notebook = json.loads((root / "notebooks" / name).read_text(encoding="utf-8"))
+        for cell in notebook["cells"]:
+            if cell["cell_type"] == "code":
+                cell["outputs"], cell["execution_count"] = [], None
+        (tmp_path / "work" / "notebooks" / name).write_text(json.dumps(notebook), encoding="utf-8")
+    shutil.copytree(root / "params", tmp_path / "work" / "params")
     quiet = tmp_path / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
     quiet.parent.mkdir(parents=True)
     quiet.write_text('{"fetchNews": "false", "checkForUpdates": false}', encoding="utf-8")
@@ -66,7 +70,7 @@ def lab(root, tmp_path):
         server = subprocess.Popen(command, stdout=told, stderr=told, env=environment, start_new_session=True)
     try:
         wait_for(f"http://127.0.0.1:{port}/api?token={TOKEN}", server, log)
-        yield f"http://127.0.0.1:{port}/lab/tree/{NOTEBOOK}?token={TOKEN}"
+        yield f"http://127.0.0.1:{port}/lab/tree/notebooks/{{}}?token={TOKEN}"
     finally:
         end(server)
 
@@ -102,7 +106,7 @@ def test_a_person_can_run_a_notebook(lab, browser_path):
         try:
             page = browser.new_page(viewport={"width": 1400, "height": 4000})
             page.set_default_timeout(90_000)
-            page.goto(lab)
+            page.goto(lab.format(NOTEBOOK))
             # The notebook's own indicator says idle before there is a kernel; the status bar does not.
             page.get_by_text(re.compile(r"^Python 3 .*\| Idle$")).wait_for()
             assert page.locator(".jp-OutputArea-output").count() == 0
@@ -119,6 +123,40 @@ def test_a_person_can_run_a_notebook(lab, browser_path):
             assert "proves that it runs" in page.locator(".jp-RenderedMarkdown.jp-OutputArea-output").inner_text()
             assert page.locator('[data-mime-type="application/vnd.jupyter.error"]').count() == 0
             assert page.locator('[data-mime-type="application/vnd.jupyter.stderr"]').count() == 0
+        finally:
+            browser.close()
+
+
+@pytest.mark.timeout(300)
+def test_a_person_can_ask_what_if(lab, browser_path):
+    """Notebook 30 in JupyterLab: a slider changes the prediction at once, the button runs the missing point, its run appears."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="NOT TESTED IN A BROWSER: playwright is not installed")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
+        try:
+            page = browser.new_page(viewport={"width": 1400, "height": 4000})
+            page.set_default_timeout(120_000)
+            page.goto(lab.format(PANEL))
+            page.get_by_text(re.compile(r"^Python 3 .*\| Idle$")).wait_for()
+            page.get_by_role("menuitem", name="Run", exact=True).click()
+            page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+            panel = page.locator(".memlab-what-if")
+            panel.wait_for()
+            page.wait_for_selector(".jp-RenderedMarkdown.jp-OutputArea-output", state="attached")
+            run_of = panel.locator("th").nth(2)
+            first = run_of.inner_text()
+            assert first.startswith("run 30-what-if.smoke/")
+            before = panel.locator("td.predicted.hit_ratio").inner_text()
+            slider = panel.get_by_role("slider", name="cache (entries)")
+            slider.focus()
+            slider.press("ArrowLeft")
+            assert panel.locator("td.predicted.hit_ratio").inner_text() != before
+            assert run_of.inner_text() == "not run"
+            panel.get_by_role("button", name="Run this point").click()
+            panel.get_by_text("This point was run.").wait_for()
+            assert run_of.inner_text().startswith("run 30-what-if.smoke/")
+            assert run_of.inner_text() != first
+            assert page.locator('[data-mime-type="application/vnd.jupyter.error"]').count() == 0
         finally:
             browser.close()
 

@@ -20,6 +20,7 @@ STUDIES = (
     "17-compare",
     "21-batch-window",
     "24-tune",
+    "30-what-if",
 )
 MODELS = ("20-miss-ratio",)  # one pass over a trace: whole, so that it may make a finding
 BENCHES = ("10-operations", "10-operations-summary")

@@ -1,0 +1,1 @@
+"""Controls for notebooks: thin, they measure nothing and compute nothing."""
