@@ -255,7 +255,8 @@ def beside_measured(measured: Measured, model: BatchModel, *, plays: int = 3) ->
         row["predicted_mean_group"] = float(np.mean(np.concatenate([one.group_size for plays_of in played for one in plays_of])))
         row["calls_saved"] = 1 - float((1 / part["batch_size"]).sum()) / len(part)
         rows.append(row)
-    return pl.DataFrame(rows, infer_schema_length=None).sort("rate_per_s", "rule")
+    nullable = dict.fromkeys(("p50_ms", "p95_ms", "error_p50", "error_p95"), pl.Float64)
+    return pl.DataFrame(rows, infer_schema_length=None, schema_overrides=nullable).sort("rate_per_s", "rule")
 
 
 def race(compared: pl.DataFrame) -> pl.DataFrame:
