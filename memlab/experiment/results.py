@@ -49,6 +49,7 @@ _DECIDING_OF = {
     "10-operations": tuple(f"experiment/{name}.py" for name in _OPERATIONS),
     "14-leaks": ("experiment/leak.py", "experiment/load_run.py", "experiment/oracle.py"),
     "15-memory": ("experiment/footprint.py", "experiment/footprint_process.py"),
+    "16-profile": ("experiment/profiling.py", "experiment/profiled_work.py", "experiment/load_run.py"),
     "17-compare": (*_LOAD, "experiment/run_comparison.py", "experiment/noise.py"),
     "bench": ("experiment/speed.py",),
     "load": _LOAD,

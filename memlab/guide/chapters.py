@@ -19,6 +19,8 @@ from memlab.guide.figures import Figure, mark, name_run
 from memlab.guide.tables import Column, cell, derived, table
 
 _SLOWEST = 12
+_HOT_LINES = 15
+_CODE = 60  # characters of a line of code that are shown
 _STEEPEST = 12
 
 
@@ -472,6 +474,54 @@ def memory(runs: Sequence[Run]) -> Chapter:
         ]
     )
     return Chapter(headline, text, {"memory": str(charts.to_svg(drawing))})
+
+
+def profile(runs: Sequence[Run]) -> Chapter:
+    """Hot lines, what allocates, and where the flame graph stands."""
+    run = runs[-1]
+    lines, held = run.summary["lines"], run.summary["memory"]
+    inside = next((where for where, row in lines.items() if not row["code"].startswith("the event loop")), None)
+    rows = [
+        [
+            f"`{_said(run, where)}`",
+            f"`{_said(run, _code(row['code']))}`",
+            *(_said(run, row[part], ".1%") for part in ("share", "python", "native", "system")),
+            name_run(run.id),
+        ]
+        for where, row in list(lines.items())[:_HOT_LINES]
+    ]
+    sources = [
+        [f"`{_said(run, where)}`", _said(run, row["mb"], ",.0f"), name_run(run.id)]
+        for where, row in list(run.summary["allocations"].items())[:_HOT_LINES]
+    ]
+    hottest = (
+        f"the hottest line inside the engine is `{_said(run, inside)}`" if inside else "no line inside the engine stands out"
+    )
+    share = f" with {_said(run, lines[inside]['share'], '.0%')} of the samples" if inside else ""
+    headline = (
+        f"Of the mix as it is sent, one call after the other, {hottest}{share}; an operation allocates "
+        f"{_said(run, held['per_operation'], ',.0f')} times{_by(run)}."
+    )
+    text = "\n\n".join(
+        [
+            "Scalene samples the lines that run while the mix is sent; a line that calls DuckDB or FAISS holds their time, as native "
+            "and system shares. The event loop's line is mostly waiting for storage's threads. A profiler slows what it watches, so "
+            "nothing here says how fast anything is.",
+            table(["line", "code", "samples", "python", "native", "system", "run"], rows, left=2),
+            f"Memray counts every allocation of the whole process, imports and filling included: {_said(run, held['allocations'], ',')} "
+            f"of them, {_said(run, held['allocated_mb'], ',.0f')} MB in all, {_said(run, held['peak_mb'], ',.0f')} MB held at the "
+            f"peak{_by(run)}. The flame graph of that peak stands beside the run and opens without a network: "
+            f"`results/{_said(run, run.id)}/{_said(run, run.summary['flame'])}`.",
+            table(["allocated by", "MB", "run"], sources),
+        ]
+    )
+    return Chapter(headline, text)
+
+
+def _code(text: str) -> str:
+    """Return a line of code short enough for a table, with nothing that Markdown would take for its own."""
+    short = text if len(text) <= _CODE else text[: _CODE - 1] + "…"
+    return short.replace("|", "¦").replace("`", "'")
 
 
 def _asked_for(run: Run) -> str:

@@ -34,6 +34,7 @@ TOPICS = (
     Topic("operations", "10-operations", "Operations", "Every operation, by size of the store.", chapters.operations),
     Topic("leaks", "14-leaks", "Leaks", "Resident memory under steady traffic.", chapters.leaks),
     Topic("memory", "15-memory", "Memory", "What settings save of it.", chapters.memory),
+    Topic("profile", "16-profile", "Profile", "Where time and memory go.", chapters.profile),
     Topic("comparison", "17-compare", "Two runs apart", "The noise floor, and verdicts.", chapters.comparison),
 )
 _ENDINGS: dict[Size, tuple[str, ...]] = {"quick": (".yaml",), "smoke": (".smoke.yaml",), "full": (".full.yaml", ".yaml")}

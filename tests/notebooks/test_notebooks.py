@@ -17,6 +17,7 @@ STUDIES = (
     "06-answer-quality",
     "14-leaks",
     "15-memory",
+    "16-profile",
     "17-compare",
     "21-batch-window",
     "24-tune",
