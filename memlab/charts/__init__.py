@@ -5,6 +5,7 @@ from memlab.charts.comparison import response_times
 from memlab.charts.curves import By, ratio_curve, share_curve, stack
 from memlab.charts.intervals import intervals
 from memlab.charts.lines import lines
+from memlab.charts.loads import by_callers, by_way, stalls, trials
 from memlab.charts.models import predictions, trade
 from memlab.charts.operations import by_size, costs, exponents
 from memlab.charts.reach import reaches
@@ -14,7 +15,9 @@ from memlab.charts.ways import estimates, regrets
 
 __all__ = [
     "By",
+    "by_callers",
     "by_size",
+    "by_way",
     "costs",
     "estimates",
     "exponents",
@@ -28,8 +31,10 @@ __all__ = [
     "response_times",
     "share_curve",
     "stack",
+    "stalls",
     "svg_to_pdf",
     "to_svg",
     "trade",
     "traffic",
+    "trials",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from memlab.engine import Engine
+from memlab.experiment.comparison import Measurement
 from memlab.experiment.load import Lane, Sent, drive
 from memlab.experiment.load_run import FilledRun, Progress, collected
 from memlab.experiment.oracle import Oracle
@@ -17,7 +19,7 @@ from memlab.measure import stats
 from memlab.measure.in_flight import InFlight
 from memlab.measure.recorder import Recorder
 from memlab.settings import Settings
-from memlab.workload import arrivals
+from memlab.workload import arrivals, spec
 from memlab.workload.mix import Mix
 from memlab.workload.spec import Workload
 
@@ -73,6 +75,50 @@ def find_rate(
     return _Searching(traffic, settings, seed, progress, p99_ms=p99_ms, seeker=seeker).whole(database, mix_name)
 
 
+def measure_point(
+    point: Mapping[str, Any],
+    *,
+    workload: Mapping[str, Any],
+    seed: int = 1,
+    size: str = "smoke",
+    out: str | Path | None = None,
+    p99_ms: float = 100.0,
+    trials: int = 20,
+    tolerance: float = 0.15,
+) -> Measurement:
+    """Search the highest sustainable rate of one setting; what the notebook of a point calls.
+
+    Args:
+        point: `candidate`, settings over the defaults.
+        workload: `arrivals.rate_per_s` is the first rate tried, `duration_s` that of one trial.
+        size: `quick`, or `smoke` for a run that only proves that it runs.
+        out: existing folder for samples.parquet and summary.json; None keeps nothing.
+    Returns:
+        Every call of every trial, `repeat` counting the trials, and a summary for run.json: size, finding (sure enough, checked,
+        whole), p99_target_ms, rate_per_s (a table: value, low, high, note), converged, cut_short, checks, and trials, a list of
+        `rate_search.Trial` as tables.
+    """
+    traffic = spec.workload(workload)
+    seeker = RateSearch(LOWEST, HIGHEST, start=traffic.arrivals.rate_per_s or 50.0, tolerance=tolerance, most=trials)
+    searching = _Searching(traffic, Settings.of(point.get("candidate") or {}), seed, None, p99_ms=p99_ms, seeker=seeker)
+    whole = searching.whole(None, "")
+    told, found = whole["summary"], seeker.estimate()
+    summary = {
+        "size": size,
+        "finding": size != "smoke" and told["converged"] and whole["checks"]["holds"] is True and not told["cut_short"],
+        "p99_target_ms": p99_ms,
+        "rate_per_s": found.to_dict(),
+        "converged": told["converged"],
+        "cut_short": told["cut_short"],
+        "checks": whole["checks"],
+        "trials": whole["trials"],
+    }
+    measured = Measurement(pl.concat(searching.samples, how="diagonal_relaxed"), summary)
+    if out is not None:
+        measured.write(Path(out))
+    return measured
+
+
 class _Searching(FilledRun):
     """Sends one rate after the other."""
 
@@ -80,6 +126,7 @@ class _Searching(FilledRun):
         self, traffic: Workload, settings: Settings, seed: int, progress: Progress | None, *, p99_ms: float, seeker: RateSearch
     ) -> None:
         super().__init__(traffic, settings, seed, progress)
+        self.samples: list[pl.DataFrame] = []  # of each trial
         self._p99_ms = p99_ms
         self._seeker = seeker
 
@@ -117,9 +164,11 @@ class _Searching(FilledRun):
 
         deadline_s = max(self.traffic.deadline_s, self._p99_ms / 1e3)
         lane = Lane(calls, due_s, warm_up_s=warm_up_s, duration_s=duration_s, deadline_s=deadline_s)
-        await drive(engine.execute, lane, counter, sink=take, stop=self.stopping)
+        driven = await drive(engine.execute, lane, counter, sink=take, stop=self.stopping)
         counter.mean()
-        return judged(recorder.to_polars(), rate_per_s, p99_ms=self._p99_ms)
+        times = [pl.col(name) - driven.start_ns for name in ("intended_ns", "started_ns", "finished_ns")]
+        self.samples.append(recorder.to_polars().with_columns(*times, repeat=pl.lit(number, pl.Int64)))
+        return judged(self.samples[-1], rate_per_s, p99_ms=self._p99_ms)
 
 
 def as_text(whole: dict[str, Any]) -> str:

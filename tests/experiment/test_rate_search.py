@@ -4,8 +4,10 @@ import asyncio
 import math
 
 import numpy as np
+import polars as pl
 import pytest
 
+from memlab.experiment import rate_trial
 from memlab.experiment.load import Lane, drive
 from memlab.experiment.rate_search import RateSearch, Trial, search
 from memlab.experiment.rate_trial import judged
@@ -114,3 +116,20 @@ def test_the_capacity_of_a_known_queue_is_found(run_virtually):
     assert rate.low <= truth <= rate.high
     assert rate.value == pytest.approx(truth, rel=0.1)
     assert {trial.passed for trial in seeker.trials} == {True, False}
+
+
+def test_a_point_keeps_every_call_of_every_trial(tmp_path):
+    """Samples by trial, a summary with the interval, checked afterwards; a smoke run makes no finding."""
+    workload = {
+        "corpus": {"events": 160, "sessions": 4, "questions": 40},
+        "mix": {"episodic.recall": 0.8, "episodic.remember": 0.2},
+        "arrivals": {"kind": "poisson", "rate_per_s": 200},
+        "duration_s": 0.1,
+    }
+    measured = rate_trial.measure_point({}, workload=workload, out=tmp_path, p99_ms=500.0, trials=2)
+    assert len(measured.summary["trials"]) == 2
+    assert sorted(set(measured.samples["repeat"])) == [0, 1]
+    assert measured.samples.filter(~pl.col("warm_up"))["intended_ns"].min() >= 0
+    assert measured.summary["checks"]["holds"] is True
+    assert measured.summary["finding"] is False
+    assert {path.name for path in tmp_path.iterdir()} == {"samples.parquet", "summary.json"}

@@ -24,8 +24,18 @@ STUDIES = (
     "30-what-if",
 )
 MODELS = ("20-miss-ratio",)  # one pass over a trace: whole, so that it may make a finding
-BENCHES = ("10-operations", "10-operations-summary")
-TOURS = ("00-tour", "31-many-hosts")  # they show how something goes, and find nothing
+BENCHES = (
+    "10-operations",
+    "10-operations-summary",
+    "12-driver",
+    "12-load",
+    "12-load-summary",
+    "12-rate",
+)
+TOURS = (
+    "00-tour",
+    "31-many-hosts",
+)  # they show how something goes, and find nothing
 EVERY = (*TOURS, *POINTS, *SUMMARIES, *STUDIES, *BENCHES, *MODELS)
 
 
