@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from collections.abc import Callable
 from typing import TypeAlias
@@ -16,12 +17,13 @@ Peek: TypeAlias = Callable[[Request], Response | None]
 class Resident:
     """Asks *peek* first for operations that are declared `resident`; it answers from memory alone, or with None.
 
-    While a write of the session is on its way nothing is peeked at: a read that was submitted after a write must see it.
+    While a write of the session is on its way nothing is peeked at: a read that was submitted after a write must see it. What
+    asks nothing of storage, as discovery does, has nothing to see, and waits for no write.
     """
 
     def __init__(self, peek: Peek) -> None:
         self._peek = peek
-        self._kinds: dict[str, tuple[bool, bool]] = {}
+        self._kinds: dict[str, tuple[bool, bool, bool]] = {}
         self._writes: Counter[str] = Counter()
         self._answered = 0
         self._passed = 0
@@ -31,10 +33,10 @@ class Resident:
         peek, kinds, writes = self._peek, self._kinds, self._writes
 
         async def handle(request: Request) -> Response:
-            reads, is_resident = kinds.get(request.operation) or self._learn(request.operation)
+            reads, is_resident, asks = kinds.get(request.operation) or self._learn(request.operation)
             if not reads:
                 return await self._write(inner, request)
-            if is_resident and request.session not in writes:
+            if is_resident and not (asks and request.session in writes):
                 response = peek(request)
                 if response is not None:
                     self._answered += 1
@@ -48,9 +50,10 @@ class Resident:
         """Return how many calls were answered from memory, and how many were tried and passed on."""
         return {"answered": self._answered, "passed": self._passed}
 
-    def _learn(self, name: str) -> tuple[bool, bool]:
+    def _learn(self, name: str) -> tuple[bool, bool, bool]:
         operation = lookup(name)
-        return self._kinds.setdefault(name, (operation.reads, operation.resident))
+        asks = inspect.isgeneratorfunction(operation.plan)
+        return self._kinds.setdefault(name, (operation.reads, operation.resident, asks))
 
     async def _write(self, inner: Handler, request: Request) -> Response:
         self._writes[request.session] += 1

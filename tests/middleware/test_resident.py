@@ -64,6 +64,23 @@ def test_nothing_is_peeked_at_while_a_write_of_the_session_is_on_its_way():
     assert len(engine.groups) == 2
 
 
+def test_what_asks_nothing_of_storage_waits_for_no_write():
+    """Discovery has nothing to see of what a session writes, and is answered at once."""
+    handle, middleware, engine = over(lambda request: Response("declared"), KeyValueEngine(patience=0))
+
+    async def main():
+        write = asyncio.ensure_future(handle(ask("episodic.note_put", "a", key="x", value=1)))
+        await hops(1)
+        answer = await handle(ask("discovery.layers", "a"))
+        was_on_its_way = not write.done()
+        await write
+        return answer.value, was_on_its_way
+
+    assert run(main()) == ("declared", True)
+    assert middleware.statistics() == {"answered": 1, "passed": 0}
+    assert len(engine.groups) == 1
+
+
 def test_a_failed_or_cancelled_write_lets_reads_peek_again():
     """However a write ends, the session is not held up any longer."""
     handle, middleware, _ = over(lambda request: Response("known"))
