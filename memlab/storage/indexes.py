@@ -28,6 +28,7 @@ from memlab.storage.locks import ReadWriteLock
 from memlab.storage.manifest import Stale
 from memlab.storage.records import NAMES
 from memlab.storage.rows import Rows, Value
+from memlab.storage.tail import Tail
 from memlab.storage.text import TextIndex
 from memlab.storage.vectors import VectorIndex
 from memlab.values import DEFAULT_SESSION
@@ -43,13 +44,13 @@ class Added(msgspec.Struct, frozen=True):
     """Memories that a transaction stored, in ascending seq, with their vectors, (n, dimension) float32.
 
     Attributes:
-        documents: their texts, of which many are analysed while the transaction commits.
+        texts: as the text index takes them, where they are many: made while the transaction commits.
     """
 
     entries: list[Entry]
     values: list[Value]
     vectors: np.ndarray
-    documents: Future[list[Document]] | None = None
+    texts: Future[Tail] | None = None
 
 
 class Dropped(msgspec.Struct, frozen=True):
@@ -356,7 +357,9 @@ class Indexes:
         entries = [entry for note in added for entry in note.entries]
         if entries:
             vectors = np.concatenate([note.vectors for note in added]) if len(added) > 1 else added[0].vectors
-            self.text.take([document for note in added for document in self._documents(note)])
+            for tail in [note.texts.result() for note in added if note.texts is not None]:
+                self.text.attach(tail)
+            self.text.take([document for note in added if note.texts is None for document in _documents(note)])
             values = [value for note in added for value in note.values]
             self.rows.keep({entry.seq: (entry.layer, value) for entry, value in zip(entries, values, strict=True)})
         dropped = [seq for note in transaction.notes if isinstance(note, Dropped) for seq in note.seqs]
@@ -387,14 +390,6 @@ class Indexes:
             self.text.remove_session(note.code)
             self._purge = True
 
-    def _documents(self, note: Added) -> list[Document]:
-        if note.documents is not None:
-            return note.documents.result()
-        return [
-            analyse(entry.seq, entry.session, entry.layer, value.content)
-            for entry, value in zip(note.entries, note.values, strict=True)
-        ]
-
 
 _NAMES = ("seq", "origin", "session", "layer", "kind", "confidence", "occurred", "expires", "digest", "alive")
 _TEXTS = """
@@ -408,6 +403,11 @@ SELECT seq, origin, session,
        coalesce(epoch_us(expires_at), 9223372036854775807) AS expires, digest
 FROM memories ORDER BY seq
 """
+
+
+def _documents(note: Added) -> Iterator[Document]:
+    for entry, value in zip(note.entries, note.values, strict=True):
+        yield analyse(entry.seq, entry.session, entry.layer, value.content)
 
 
 def matrix(column: pa.ChunkedArray, dimension: int) -> np.ndarray:

@@ -5,7 +5,8 @@ search reads the postings of its own scope alone: no filter is asked (one costs 
 little beside large ones, and how rare a word is counts inside the scope. tantivy measures lengths by the average of all scopes;
 what it ranks highly is scored again by the average of its own, so that no score tells of other sessions.
 
-New texts land in a tail in memory that scores as the index does, and are folded into the index in the background. A search
+New texts land in a tail in memory that scores as the index does, large batches in one of their own that is made beside their
+commit, and are folded into the index in the background. A search
 sees one snapshot, the index before or after a fold with the tails that belong to it, so it meets every text exactly once.
 """
 
@@ -54,7 +55,7 @@ _TOKENS = 256  # distinct words of a question that are looked up: questions of t
 _TERMS = 64  # the rarest of them, which are scored: the others hardly move a score and cost the most
 _EXPANSIONS = 64  # words that a prefix stands for: the most frequent ones
 _DEEPEST = 4  # times as many texts as are wanted, of which those of the highest scores by their own average are taken
-_BULK = 1_000  # texts in one call from which the way past the tail is the faster
+_MOST_WAITING = 20_000  # texts in memory, some 2 kB each, beyond which whoever stores more waits for the fold
 _BUDGET = 64 << 20  # bytes that tantivy's indexing thread may fill before it starts another segment
 _PURGE_RATIO = 0.2  # share of forgotten texts from which a fold writes the index again
 
@@ -212,26 +213,43 @@ class TextIndex:
         return indexed + waiting
 
     def add(self, seqs: Sequence[int], sessions: Sequence[int], layers: Sequence[str], contents: Sequence[str]) -> None:
-        """Take in texts; the next search finds them. Large batches go straight to the index."""
+        """Take in texts; the next search finds them."""
         self.take([analyse(*row) for row in zip(seqs, sessions, layers, contents, strict=True)])
 
-    def ahead(self, rows: Sequence[Row]) -> Future[list[Document]]:
-        """Begin to analyse texts for `take`; beside the commit of a large batch this costs no time of its own."""
-        return self._ahead.submit(lambda: [analyse(*row) for row in rows])
+    def ahead(self, rows: Sequence[Row]) -> Future[Tail]:
+        """Begin to make a tail of texts for `attach`; beside the commit of a large batch this costs no time of its own."""
+
+        def make() -> Tail:
+            tail = Tail()
+            tail.add(analyse(*row) for row in rows)
+            return tail
+
+        return self._ahead.submit(make)
 
     def take(self, documents: Sequence[Document]) -> None:
         """Take in analysed texts, as `add` does."""
-        if len(documents) > max(self._settings.text_tail, _BULK):
-            with self._writing:
-                self._fold(documents)
-            return
         with self._lock:
-            tail = self._snapshot.tails[-1]
-            tail.add(documents)
-            self._covered = max(self._covered, *(document.seq for document in documents)) if documents else self._covered
-            full = len(tail) >= self._fold_at
+            self._snapshot.tails[-1].add(documents)
+        self._took(documents)
+
+    def attach(self, tail: Tail) -> None:
+        """Take in a tail made `ahead`, whole; the next search finds its texts."""
+        with self._lock:
+            *before, growing = self._snapshot.tails
+            self._snapshot = msgspec.structs.replace(self._snapshot, tails=(*before, tail, growing))
+        self._took(tail.documents.values())
+
+    def _took(self, documents: Iterable[Document]) -> None:
+        """Note what was taken in, and have it folded when it is much; wait for that where folding does not keep up."""
+        with self._lock:
+            self._covered = max(self._covered, max((document.seq for document in documents), default=0))
+            waiting = sum(map(len, self._snapshot.tails))
+            full = waiting >= self._fold_at
         if full:
             self._fold_in_background()
+        folding = self._folding
+        if waiting > _MOST_WAITING and folding is not None:
+            folding.join()
 
     def remove(self, seqs: Iterable[int]) -> None:
         """Forget texts: invisible at once, off the disk with the next `commit`."""
@@ -400,7 +418,7 @@ class TextIndex:
         with self._writing:
             with self._lock:
                 snapshot = self._snapshot
-                settled = not snapshot.tails[-1].documents and not snapshot.forgotten and not snapshot.forgotten_sessions
+                settled = not any(map(len, snapshot.tails)) and not snapshot.forgotten and not snapshot.forgotten_sessions
             if not (settled and not self._purge_due and self._digests and self._folded == self._covered):
                 self._fold((), purge=True)
 
@@ -433,16 +451,15 @@ class TextIndex:
                 with self._writing:
                     self._fold(())
             except (MemlabError, OSError) as error:  # derived: nothing is lost, the tail goes on answering
-                _log.error("text_fold_failed", error=str(error), waiting=len(self._snapshot.tails[-1]))
+                _log.error("text_fold_failed", error=str(error), waiting=sum(map(len, self._snapshot.tails)))
 
     def _fold(self, arriving: Iterable[Document], *, purge: bool = False) -> None:
         """Bring the tail and what is *arriving* into the index, and what was forgotten out of it; the caller holds `_writing`."""
         with self._lock:
             before = self._snapshot
-            (sealed,) = before.tails
-            waiting = list(sealed.documents.values())
+            waiting = [document for tail in before.tails for document in tail.documents.values()]
             covered = self._covered
-            self._snapshot = msgspec.structs.replace(before, tails=(sealed, Tail()))
+            self._snapshot = msgspec.structs.replace(before, tails=(*before.tails, Tail()))
         deletes = bool(before.forgotten or before.forgotten_sessions)
         if deletes and before.documents:
             left = before.searcher.num_docs - len(before.forgotten)
@@ -454,16 +471,14 @@ class TextIndex:
                 after = _look(self._index, ())
         except BaseException:
             with self._lock:
-                growing = self._snapshot.tails[-1]
-                sealed.add(growing.documents.values())
-                self._snapshot = msgspec.structs.replace(self._snapshot, tails=(sealed,))
-                self._fold_at = len(sealed) + max(self._settings.text_tail, 1)  # not again for every text that comes
+                # Not again for every text that comes.
+                self._fold_at = sum(map(len, self._snapshot.tails)) + max(self._settings.text_tail, 1)
             raise
         with self._lock:
             now = self._snapshot
             self._snapshot = msgspec.structs.replace(
                 after,
-                tails=now.tails[1:],
+                tails=now.tails[len(before.tails) :],
                 forgotten=now.forgotten - before.forgotten,
                 forgotten_sessions=now.forgotten_sessions - before.forgotten_sessions,
             )

@@ -333,12 +333,12 @@ class Writer:
                 state.carriers.setdefault((session, layer, key), set()).add(origin)
         transaction.insert("memories", columns)
         values = [value for _, _, value, _ in rows]
-        documents = None
+        texts = None
         if len(rows) >= _MANY:
-            documents = self._indexes.text.ahead(
+            texts = self._indexes.text.ahead(
                 [(entry.seq, session, layer, value.content) for entry, value in zip(entries, values, strict=True)]
             )
-        transaction.notes.append(Added(entries, values, vectors, documents))
+        transaction.notes.append(Added(entries, values, vectors, texts))
 
     def _present(
         self, transaction: Transaction, state: _Attempt, session: int, layer: ask.Layer, id: str
@@ -582,7 +582,7 @@ class _Kept(msgspec.Struct, frozen=True):
 
 
 _NO_SESSION = -1
-_MANY = 500  # texts from which it pays to have another thread analyse them
+_MANY = 500  # texts from which it pays to have another thread make them ready
 
 
 def _kept(result: Any) -> str:

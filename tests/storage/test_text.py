@@ -410,13 +410,33 @@ def test_a_full_tail_folds_itself(tmp_path: Path) -> None:
     index.close()
 
 
-def test_a_large_batch_goes_past_the_tail(tmp_path: Path) -> None:
-    """Thousands of texts in one call are in the index when the call returns."""
-    index = create(tmp_path, tail=10)
-    add(index, rows(1_200))
-    assert index._snapshot.searcher.num_docs == 1_200
-    assert not index._snapshot.tails[-1].documents
-    check(index, rows(1_200), "mirror island", 1, "semantic", limit=20)
+def test_a_large_batch_has_a_tail_of_its_own(tmp_path: Path) -> None:
+    """What was made ready ahead is found as soon as it is attached, beside other texts, and folded with them, each once."""
+    index = create(tmp_path, tail=10_000)
+    held = rows(1_200)
+    add(index, held[:100])
+    making = index.ahead(held[100:1_100])
+    index.attach(making.result())
+    add(index, held[1_100:])
+    index.remove([5, 600, 1_150])
+    kept = [row for row in held if row[0] not in (5, 600, 1_150)]
+    for _ in range(2):
+        check(index, kept, "mirror island", 1, "semantic", limit=20)
+        assert (index.count, index.covered_seq) == (1_197, 1_200)
+        index.commit()
+    assert index._snapshot.searcher.num_docs == 1_197
+    index.close()
+
+
+def test_who_stores_too_much_waits_for_the_fold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Texts do not pile up in memory without bound."""
+    monkeypatch.setattr("memlab.storage.text._MOST_WAITING", 100)
+    index = create(tmp_path, tail=50)
+    for start in range(0, 1_000, 200):
+        index.attach(index.ahead(rows(1_000)[start : start + 200]).result())
+        assert sum(map(len, index._snapshot.tails)) <= 100
+    assert index.count == 1_000
+    index.close()
 
 
 def test_a_load_that_fails_takes_nothing_in(tmp_path: Path) -> None:
