@@ -38,6 +38,10 @@ _LEAST_LOOKS = 16
 _HOUR_S = 3_600.0
 PLANTED_BYTES = 20  # an operation; what a search that is worth its time must find
 _PLANTED_PAGES = 1 << 20
+_SIZES_OF_RUNS: Mapping[str, dict[str, str]] = {
+    "smoke": {"verdict": "smoke", "why": "a smoke run proves that it runs, and finds nothing"},
+    "quick": {},
+}
 _SIZES = ("entries", "bytes", "rows", "memories", "tail", "in_use", "count")  # of an engine's counts, what is held now
 Planted = Callable[[], object]
 
@@ -79,6 +83,8 @@ def measure_point(
     traffic = spec.workload(workload)
     if traffic.arrivals.kind != "closed" or traffic.arrivals.clients is None:
         raise validation("workload", "looking for a leak takes a closed loop: arrivals: {kind: closed, clients: 8}")
+    if size not in _SIZES_OF_RUNS:
+        raise validation("params", f"size = {size!r}; give {' or '.join(_SIZES_OF_RUNS)}")
     settings = Settings.of(point.get("candidate") or {})
     wholes = [
         run(traffic, settings, duration_s=length_s, every_s=every_s, clients=traffic.arrivals.clients, seed=seed, planted=planted)
@@ -89,7 +95,7 @@ def measure_point(
     ]
     frames = [pl.DataFrame(whole["looks"], infer_schema_length=None) for whole in wholes]
     looks = pl.concat([frame.with_columns(planted=pl.lit(place == 1)) for place, frame in enumerate(frames)], how="diagonal")
-    real, planted = ({**whole["summary"], "checks": whole["checks"]} for whole in wholes)
+    real, planted = ({**whole["summary"], **_SIZES_OF_RUNS[size], "checks": whole["checks"]} for whole in wholes)
     summary = {
         **real,
         "size": size,

@@ -504,12 +504,16 @@ def profile(runs: Sequence[Run]) -> Chapter:
     )
     text = "\n\n".join(
         [
-            "Scalene samples the lines that run while the mix is sent; a line that calls DuckDB or FAISS holds their time, as native "
-            "and system shares. The event loop's line is mostly waiting for storage's threads. A profiler slows what it watches, so "
+            "Scalene samples the lines that run while the mix is sent; a line that calls DuckDB or FAISS holds their time, as "
+            "native "
+            "and system shares. The event loop's line is mostly waiting for storage's threads. A profiler slows what it "
+            "watches, so "
             "nothing here says how fast anything is.",
             table(["line", "code", "samples", "python", "native", "system", "run"], rows, left=2),
-            f"Memray counts every allocation of the whole process, imports and filling included: {_said(run, held['allocations'], ',')} "
-            f"of them, {_said(run, held['allocated_mb'], ',.0f')} MB in all, {_said(run, held['peak_mb'], ',.0f')} MB held at the "
+            f"Memray counts every allocation of the whole process, imports and filling included: "
+            f"{_said(run, held['allocations'], ',')} "
+            f"of them, {_said(run, held['allocated_mb'], ',.0f')} MB in all, {_said(run, held['peak_mb'], ',.0f')} MB held at "
+            f"the "
             f"peak{_by(run)}. The flame graph of that peak stands beside the run and opens without a network: "
             f"`results/{_said(run, run.id)}/{_said(run, run.summary['flame'])}`.",
             table(["allocated by", "MB", "run"], sources),
