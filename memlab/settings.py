@@ -102,12 +102,14 @@ class PoolSettings(_Section):
         acquire_timeout_s: seconds that a call waits for a place before it is refused with TIMEOUT `pool_full`.
         database_threads: threads that DuckDB uses inside one query.
         vector_threads: OpenMP threads of one vector search over several queries; a single query uses one.
+        adaptive: the limit follows what groups take (Gradient2), up to `limit`.
     """
 
     limit: Annotated[int, Meta(ge=1, le=256)] = 4
     acquire_timeout_s: Annotated[float, Meta(gt=0.0, le=3600.0)] = 5.0
     database_threads: Annotated[int, Meta(ge=1, le=256)] = 1
     vector_threads: Annotated[int, Meta(ge=1, le=256)] = 1
+    adaptive: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from memlab.errors import MemlabError, timeout
 from memlab.measure.clock import SYSTEM, Clock
 from memlab.middleware.chain import GroupHandler, Outcome, too_late
+from memlab.middleware.gradient import Gradient2
 from memlab.settings import PoolSettings
 from memlab.values import Request
 
@@ -23,6 +24,9 @@ class Pool:
 
     def __init__(self, settings: PoolSettings, clock: Clock = SYSTEM) -> None:
         self._limit = settings.limit
+        self._gradient = Gradient2(settings.limit) if settings.adaptive else None
+        if self._gradient is not None:
+            self._limit = self._gradient.limit
         self._timeout_s = settings.acquire_timeout_s
         self._clock = clock
         self._line: deque[asyncio.Future[bool]] = deque()
@@ -50,9 +54,12 @@ class Pool:
             self._refused += 1
             return [self._full() for _ in requests]
         self._acquired += 1
+        started = self._clock.monotonic_ns()
         try:
             return await self._execute(inner, requests)
         finally:
+            if self._gradient is not None:
+                self._limit = self._gradient.update(self._clock.monotonic_ns() - started, self._in_use)
             self._give_back()
 
     def statistics(self) -> dict[str, float | int]:
@@ -104,13 +111,13 @@ class Pool:
         return given
 
     def _give_back(self) -> None:
-        """Hand the place to the first who still waits for one."""
-        while self._line:
+        """Hand the place to the first who still waits for one; and more, or none, where the limit has changed."""
+        self._in_use -= 1
+        while self._line and self._in_use < self._limit:
             place = self._line.popleft()
             if not place.done():
                 place.set_result(True)
-                return
-        self._in_use -= 1
+                self._in_use += 1
 
     def _full(self) -> MemlabError:
         return timeout(

@@ -221,3 +221,46 @@ def test_no_place_is_lost(limit, seed):
         assert found["acquired"] == len(engine.groups)
 
     run(main())
+
+
+def test_an_adaptive_limit_lets_more_in_while_nothing_queues():
+    """Groups that take the same whatever runs beside them: from four places up to the most, and never beyond."""
+
+    async def scenario():
+        gate, settings = Gate(), PoolSettings(limit=8, adaptive=True)
+        places = pool(settings, ManualClock())
+        admit = places(gate.run)
+        waiting = [asyncio.ensure_future(admit([note(f"k{number}")])) for number in range(60)]
+        await hops(9)
+        seen = [len(gate.inside)]
+        while gate.inside:
+            gate.open()
+            await hops(9)
+            seen.append(len(gate.inside))
+        await asyncio.gather(*waiting)
+        return seen, places.statistics()
+
+    seen, statistics = run(scenario())
+    assert seen[0] == 4 and max(seen) == 8
+    assert statistics["in_use"] == 0 and statistics["acquired"] == 60
+
+
+def test_a_limit_that_shrinks_takes_no_place_away():
+    """Who is inside stays; places that come back are kept until there are fewer than the limit."""
+
+    async def scenario():
+        gate = Gate()
+        places = pool(PoolSettings(limit=4), ManualClock())
+        admit = places(gate.run)
+        waiting = [asyncio.ensure_future(admit([note(f"k{number}")])) for number in range(8)]
+        await hops(9)
+        places._limit = 2
+        seen = [len(gate.inside)]
+        while gate.inside:
+            gate.open()
+            await hops(9)
+            seen.append(len(gate.inside))
+        await asyncio.gather(*waiting)
+        return seen
+
+    assert run(scenario()) == [4, 3, 2, 2, 2, 2, 2, 1, 0]

@@ -20,6 +20,7 @@ STUDIES = (
     "16-profile",
     "17-compare",
     "21-batch-window",
+    "22-pool-limit",
     "24-tune",
     "30-what-if",
 )
