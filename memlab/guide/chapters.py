@@ -568,7 +568,7 @@ def comparison(runs: Sequence[Run]) -> Chapter:
     headline = (
         f"Two runs of one setting may differ by a factor of {_at(run, 'floor.p50_ms', '.2f')} in p50 and "
         f"{_at(run, 'floor.throughput_per_s', '.2f')} in throughput on this host; a smaller difference between two runs says "
-        f"nothing."
+        f"nothing{_by(run)}."
     )
     frame = pl.DataFrame(
         [

@@ -130,10 +130,7 @@ def gather(params: Path, results: Path, *, run: bool, size: Size, progress: bool
     states = []
     for topic in TOPICS:
         runs, missing = _state(topic, sweeps[topic.name], results, size)
-        older = 0
-        if not runs:
-            experiment = topic.experiment if (made := sweeps[topic.name]) is None else made.experiment
-            older = sum(not one.is_current for one in kept_runs.runs(results, experiment, current=False))
+        older = 0 if runs else _older(results, topic, sweeps[topic.name])
         states.append(State(topic, runs, missing, errors.get(topic.name, ""), older))
     kept_runs.refuse_unlike_hosts(one for state in states for one in state.runs)
     return states
@@ -146,6 +143,13 @@ def _sweep(params: Path, topic: Topic, size: Size) -> Sweep | None:
         if path.is_file():
             return Sweep.load(path)
     return None
+
+
+def _older(results: Path, topic: Topic, made: Sweep | None) -> int:
+    """Return how many runs of other code are kept of an experiment."""
+    experiment = topic.experiment if made is None else made.experiment
+    folders = sorted(path.parent for path in (results / experiment).glob(f"[!.]*/{kept_runs.FILE}"))
+    return sum(not run.is_current for run in map(kept_runs.load, folders))
 
 
 def _is_bench(topic: Topic) -> bool:
