@@ -4,6 +4,7 @@ from memlab.charts import lean_import  # noqa: F401  before anything imports alt
 from memlab.charts.comparison import response_times
 from memlab.charts.curves import By, ratio_curve, share_curve, stack
 from memlab.charts.intervals import intervals
+from memlab.charts.isolation import checked
 from memlab.charts.lines import lines
 from memlab.charts.loads import by_callers, by_way, stalls, trials
 from memlab.charts.models import predictions, trade
@@ -18,6 +19,7 @@ __all__ = [
     "by_callers",
     "by_size",
     "by_way",
+    "checked",
     "costs",
     "estimates",
     "exponents",

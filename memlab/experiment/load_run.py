@@ -32,6 +32,7 @@ from memlab.measure.in_flight import InFlight, in_flight
 from memlab.measure.recorder import Recorder, write_samples
 from memlab.operations.registry import Operation, lookup, operations
 from memlab.settings import Settings
+from memlab.storage.records import LAYER_OF
 from memlab.workload import arrivals, spec
 from memlab.workload.arrivals import Offsets
 from memlab.workload.corpus import Corpus
@@ -424,7 +425,8 @@ async def fill_layers(engine: Engine, corpus: Corpus, loaded: Loaded, mix: Mappi
                         if not isinstance(answer, MemlabError):
                             raise answer
                         continue  # an example may name what its layer does not have yet
-                    further[label].setdefault(maker.layer, []).append(answer.value.id)
+                    layer = LAYER_OF.get(type(answer.value), maker.layer)
+                    further[label].setdefault(layer, []).append(answer.value.id)
     return Loaded(loaded.sessions, loaded.ids, further)
 
 

@@ -50,6 +50,7 @@ _DECIDING_OF = {
     "12-driver": ("experiment/driver_proof.py", "experiment/stall.py"),
     "12-load": (*_LOAD, "experiment/load_point.py"),
     "12-rate": (*_LOAD, "experiment/rate_search.py", "experiment/rate_trial.py"),
+    "13-isolation": ("experiment/isolation.py", "experiment/oracle.py"),
     "14-leaks": ("experiment/leak.py", "experiment/load_run.py", "experiment/oracle.py"),
     "15-memory": ("experiment/footprint.py", "experiment/footprint_process.py"),
     "16-profile": ("experiment/profiling.py", "experiment/profiled_work.py", "experiment/load_run.py"),

@@ -80,6 +80,7 @@ def test_every_operation_can_stand_in_a_mix(tmp_path):
     loaded = asyncio.run(fill())
     for layers in loaded.further.values():
         assert len(layers["semantic"]) >= 4
+        assert {"procedural.procedure", "prospective.task", "graph.entity"} <= set(layers)
         assert not set(layers) & {"episodic"}
 
 

@@ -32,6 +32,8 @@ BENCHES = (
     "12-load",
     "12-load-summary",
     "12-rate",
+    "13-isolation",
+    "13-isolation-summary",
 )
 TOURS = (
     "00-tour",
