@@ -30,7 +30,7 @@ LEVELS = [
 SIDEWAYS = {("storage", "measure"), ("storage", "embedders"), ("middleware", "operations"), ("settings", "values")}
 ONLY_IN = {
     "duckdb": ("storage/", "measure/floors.py"),
-    "faiss": ("storage/", "measure/floors.py"),
+    "faiss": ("storage/", "measure/floors.py", "measure/bare_index.py"),
     "tantivy": ("storage/", "measure/floors.py"),
     "igraph": ("storage/",),
     "altair": ("charts/", "widgets/"),

@@ -46,7 +46,7 @@ class Gradient2:
             self._long_ns *= _FALLS
         if 2 * in_use < self._limit:
             return self.limit
-        gradient = max(_STEEPEST, min(1.0, _TOLERANCE * self._long_ns / max(took_ns, 1)))
+        gradient = max(_STEEPEST, min(1.0, _TOLERANCE * max(self._long_ns, 1.0) / max(took_ns, 1)))
         wanted = self._limit * gradient + _ROOM
         self._limit = min(max(self._limit * (1 - _SMOOTHING) + wanted * _SMOOTHING, 1.0), float(self._most))
         return self.limit

@@ -21,6 +21,7 @@ STUDIES = (
     "17-compare",
     "21-batch-window",
     "22-pool-limit",
+    "23-index",
     "24-tune",
     "30-what-if",
 )
