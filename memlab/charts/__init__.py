@@ -13,6 +13,7 @@ from memlab.charts.reach import reaches
 from memlab.charts.theme import operation_colour, svg_to_pdf, to_svg
 from memlab.charts.traffic import traffic
 from memlab.charts.ways import estimates, regrets
+from memlab.charts.workflows import steps, whole_runs
 
 __all__ = [
     "By",
@@ -34,9 +35,11 @@ __all__ = [
     "share_curve",
     "stack",
     "stalls",
+    "steps",
     "svg_to_pdf",
     "to_svg",
     "trade",
     "traffic",
     "trials",
+    "whole_runs",
 ]

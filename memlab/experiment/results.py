@@ -47,6 +47,7 @@ _LOAD = ("experiment/load_run.py", "experiment/load_summary.py", "experiment/ora
 _OPERATIONS = ("operation_costs", "operation_store", "operation_summary", "discovery_costs", "cold_start")
 _DECIDING_OF = {
     "10-operations": tuple(f"experiment/{name}.py" for name in _OPERATIONS),
+    "11-workflows": ("experiment/workflow_costs.py", "experiment/operation_store.py"),
     "12-driver": ("experiment/driver_proof.py", "experiment/stall.py"),
     "12-load": (*_LOAD, "experiment/load_point.py"),
     "12-rate": (*_LOAD, "experiment/rate_search.py", "experiment/rate_trial.py"),

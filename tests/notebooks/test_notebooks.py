@@ -29,6 +29,8 @@ MODELS = ("20-miss-ratio",)  # one pass over a trace: whole, so that it may make
 BENCHES = (
     "10-operations",
     "10-operations-summary",
+    "11-workflows",
+    "11-workflows-summary",
     "12-driver",
     "12-load",
     "12-load-summary",
