@@ -255,7 +255,7 @@ class Indexes:
                 return
 
         def forget(transaction: Transaction) -> None:
-            transaction.execute("DELETE FROM memories WHERE seq IN (SELECT unnest(?))", [seqs])
+            transaction.remove(seqs)
             transaction.execute("DELETE FROM versions WHERE origin IN (SELECT unnest(?))", [origins])
             transaction.execute("UPDATE allocation SET last_seq = ?", [self.last_seq])
             transaction.notes.append(Dropped(seqs))
@@ -343,6 +343,16 @@ class Indexes:
                 seqs=self.directory.column("seq"),
                 commit_seq=self._database.commit_seq,
             )
+
+    def vector(self, seq: int) -> np.ndarray:
+        """Return the exact vector of a memory that is there, (dimension,) float32: from the index where that keeps it."""
+        with self.lock.reading():
+            position = self.directory.position(seq)
+            if position >= 0 and self.vectors.exact:
+                (held,) = self.vectors.vectors(np.array([position], np.int64))
+                return np.array(held, np.float32)
+        _, (stored,) = self.stored_vectors([seq])
+        return np.array(stored, np.float32)
 
     def stored_vectors(self, seqs: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Return (seqs that exist, ascending; their exact vectors, (n, dimension) float32) from the database."""

@@ -22,9 +22,10 @@ _FEW = 6
 class Transaction:
     """The one transaction that is open. All members of a group share it, in order.
 
-    Inserted rows wait in memory, so that the rows of a whole group become one columnar INSERT a table; they are written
-    before the next query or change, and before COMMIT. A member that queries for itself alone therefore cuts the group's
-    rows in pieces: what all members need (idempotency keys) is best looked up by the first of them, for all.
+    Inserted rows wait in memory, so that the rows of a whole group become one columnar INSERT a table, and so do the seqs of
+    removed ones; they are written before the next query or change, and before COMMIT. A member that queries for itself alone
+    therefore cuts the group's rows in pieces: what all members need (idempotency keys) is best looked up by the first of them,
+    for all.
 
     Attributes:
         changed: grows with every insert and change; 0 means that there is nothing to commit.
@@ -39,6 +40,7 @@ class Transaction:
         self._instance = instance
         self._writer = instance.writer
         self._pending: dict[tuple[str, tuple[str, ...]], list[tuple[Column, ...]]] = {}
+        self._leaving: list[int] = []
 
     def insert(self, table: str, columns: Mapping[str, Column]) -> None:
         """Add rows to *table*, in memory until they are needed.
@@ -53,6 +55,14 @@ class Transaction:
         if lengths == {0}:
             return
         self._pending.setdefault((table, tuple(columns)), []).append(tuple(columns.values()))
+        self.changed += 1
+
+    def remove(self, seqs: Sequence[int]) -> None:
+        """Take rows out of `memories`, those inserted before among them; in memory until it is needed.
+
+        No seq is ever given twice, so that a row which is inserted later is none of them.
+        """
+        self._leaving.extend(seqs)
         self.changed += 1
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
@@ -76,14 +86,19 @@ class Transaction:
             raise self._failed(error) from error
 
     def flush(self) -> None:
-        """Write the rows that wait; their errors (a duplicate key) show here."""
+        """Write the rows that wait, and take out those that leave; their errors (a duplicate key) show here."""
         pending, self._pending = self._pending, {}
+        leaving, self._leaving = self._leaving, []
         try:
             for (table, names), parts in pending.items():
                 if sum(len(part[0]) for part in parts) <= _FEW:
                     self._insert_values(table, names, parts)
                 else:
                     self._insert_arrow(table, names, parts)
+            if len(leaving) == 1:
+                self._writer.change(_REMOVE_ONE, leaving)
+            elif leaving:
+                self._writer.change(_REMOVE_MANY, [leaving])
         except Exception as error:  # whatever it was, the rows have left the buffer and are not written
             raise self._failed(error) from error
 
@@ -115,6 +130,10 @@ class Transaction:
         mapped = failures.invalid(error) if is_value else failures.mapped(error)
         self.failure = self.failure or mapped
         return mapped
+
+
+_REMOVE_ONE = "DELETE FROM memories WHERE seq = ?"
+_REMOVE_MANY = "DELETE FROM memories WHERE seq IN (SELECT unnest(?))"
 
 
 @lru_cache(maxsize=128)

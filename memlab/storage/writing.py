@@ -377,20 +377,20 @@ class Writer:
             "versions",
             {"seq": [seq], "origin": [origin], "session": [session], "layer": [demand.layer], "record": [records.encode(value)]},
         )
-        transaction.execute("DELETE FROM memories WHERE seq = ?", [seq])
+        transaction.remove([seq])
         transaction.notes.append(Dropped([seq]))
         self._store(transaction, state, session, demand.layer, [(new_seq, origin, new, draft)])
         return new
 
     def _draft_of(self, seq: int, value: Value) -> ask.Draft:
-        _, vectors = self._indexes.stored_vectors([seq])
+        vector = self._indexes.vector(seq)
         if isinstance(value, Record):
             own = records.own_fields(value)
-            return ask.Draft(vector=vectors[0], kind="record", attributes=own, expires_at=own.get("expires_at"))
+            return ask.Draft(vector=vector, kind="record", attributes=own, expires_at=own.get("expires_at"))
         if isinstance(value, Event):
             return ask.Draft(
                 content=value.content,
-                vector=vectors[0],
+                vector=vector,
                 tags=value.tags,
                 attributes=value.context,
                 source=value.source,
@@ -406,7 +406,7 @@ class Writer:
         }
         return ask.Draft(
             content=value.content,
-            vector=vectors[0],
+            vector=vector,
             kind=value.kind,
             tags=value.topics,
             attributes={name: part for name, part in triple.items() if part is not None},
@@ -438,7 +438,7 @@ class Writer:
             origins.append(origin)
             state.overlay[origin] = None
         if seqs:
-            transaction.execute("DELETE FROM memories WHERE seq IN (SELECT unnest(?))", [seqs])
+            transaction.remove(seqs)
             transaction.execute("DELETE FROM versions WHERE origin IN (SELECT unnest(?))", [origins])
             transaction.execute("UPDATE allocation SET last_seq = ?", [self._indexes.last_seq])
             transaction.notes.append(Dropped(seqs))

@@ -125,6 +125,38 @@ def test_a_group_that_only_deletes_is_read_back_too(database):
     assert database.read("SELECT commit_seq FROM state") == [(2,)]
 
 
+def test_removed_rows_leave_together(database):
+    """Removals of a group are one change after its inserts: also of what the same group stored, and seen by what it then asks."""
+    database.transact([insert(1, 2, 3, 4)], nothing)
+    seen: list[list[tuple[int]]] = []
+
+    def member(*removed: int, then: int | None = None):
+        def change(transaction: Transaction) -> None:
+            if then is not None:
+                transaction.insert("memories", rows_of([then]))
+            transaction.remove(removed)
+
+        return change
+
+    look = lambda transaction: seen.append(transaction.query("SELECT seq FROM memories ORDER BY seq"))  # noqa: E731
+    answers = database.transact([member(1), member(2, 5, then=5), look, member(3, then=6)], nothing)
+    assert (answers, seen, stored(database)) == ([None] * 4, [[(3,), (4,)]], [4, 6])
+    assert database.commit_seq == 2
+
+
+def test_a_removal_is_undone_with_its_group(database):
+    """A member that fails after others removed costs them nothing: they are run again, and its own removal is not there."""
+    database.transact([insert(1, 2, 3)], nothing)
+
+    def broken(transaction: Transaction) -> None:
+        transaction.remove([2])
+        raise validation("no", "after all")
+
+    first, bad = database.transact([lambda transaction: transaction.remove([1]), broken], nothing)
+    assert first is None and isinstance(bad, MemlabError)
+    assert stored(database) == [2, 3]
+
+
 ERRORS = {
     "duplicate": lambda transaction: transaction.insert("memories", rows_of([0])),
     "refuses": lambda transaction: _raise(not_found("memory", "absent")),
