@@ -6,88 +6,23 @@ there are any, and a figure of too few samples says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import polars as pl
 
 from memlab import charts
 from memlab.experiment.footprint import ASKED_SHARE
 from memlab.experiment.results import Run
-from memlab.guide import figures
+from memlab.guide.chapter import ENDS, Chapter, at, by, cells, chart, ends, number, said
 from memlab.guide.figures import Figure, mark, name_run
-from memlab.guide.tables import Column, cell, derived, table
+from memlab.guide.tables import derived, table
 
 _SLOWEST = 12
 _HOT_LINES = 15
 _CODE = 60  # characters of a line of code that are shown
 _STEEPEST = 12
 
-
-class Chapter(NamedTuple):
-    """What one experiment has to say.
-
-    Attributes:
-        headline: its result in a sentence, marked.
-        text: Markdown, marked.
-        drawings: SVG by name.
-    """
-
-    headline: str
-    text: str
-    drawings: Mapping[str, str] = {}
-
-
-class Topic(NamedTuple):
-    """An experiment that the report speaks of.
-
-    Attributes:
-        name: of its place in the document.
-        experiment: of its params file.
-        title: of its chapter.
-        about: what was done, in a sentence without digits.
-        write: makes the chapter of its runs.
-    """
-
-    name: str
-    experiment: str
-    title: str
-    about: str
-    write: Callable[[Sequence[Run]], Chapter]
-
-
-def _at(run: Run, path: str, spec: str = "", unit: str = "") -> str:
-    """Return the figure at a path of the run's summary, marked; a dash where nothing stands."""
-    value, low, high = figures.read(run, f"summary.{path}", missing=None)
-    return "–" if value is None else mark(Figure(value, (run.id,), unit, low, high), spec)
-
-
-def _cells(run: Run, prefix: str, columns: Iterable[tuple[str, str]]) -> list[str]:
-    return [cell(run, Column("", f"summary.{prefix}.{path}", spec)) for path, spec in columns]
-
-
-def _said(run: Run, value: str | float | None, spec: str = "") -> str:
-    return mark(Figure(value, (run.id,)), spec)
-
-
-def _by(run: Run) -> str:
-    """Return the mention of a run at the end of a sentence, for all its figures."""
-    return f" ({name_run(run.id)})"
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:,.3g}"
-
-
-def _chart(name: str, words: str) -> str:
-    return f"![{words}](charts/{name}.svg)"
-
-
-def _intervals(found: Mapping[str, Any] | None) -> dict[str, float | None]:
-    return {end: (found or {}).get(end) for end in ("value", "low", "high")}
-
-
-_ENDS = dict.fromkeys(("value", "low", "high", "mark"), pl.Float64)
 
 # --- bench -----------------------------------------------------------------------------------------------------------
 
@@ -99,20 +34,20 @@ def bench(runs: Sequence[Run]) -> Chapter:
     met = sum(row["met"] for row in rows.values())
     told = [
         [
-            _said(run, what),
-            _said(run, f"{_number(row['measured'])} {row['unit']}"),
-            "–" if row["floor"] is None else _said(run, _number(row["floor"])),
-            _at(run, f"rows.{what}.ratio", ".2f±"),
-            _said(run, row["reach"]),
+            said(run, what),
+            said(run, f"{number(row['measured'])} {row['unit']}"),
+            "–" if row["floor"] is None else said(run, number(row["floor"])),
+            at(run, f"rows.{what}.ratio", ".2f±"),
+            said(run, row["reach"]),
             "yes" if row["met"] else "**no**",
-            _said(run, row["note"]) if row["note"] else "",
+            said(run, row["note"]) if row["note"] else "",
             name_run(run.id),
         ]
         for what, row in rows.items()
     ]
     frame = pl.DataFrame(
-        [{"label": what, "series": "engine", **_intervals(row["ratio"])} for what, row in rows.items() if row["ratio"]],
-        schema_overrides=_ENDS,
+        [{"label": what, "series": "engine", **ends(row["ratio"])} for what, row in rows.items() if row["ratio"]],
+        schema_overrides=ENDS,
     )
     drawing = charts.intervals(
         frame,
@@ -120,10 +55,10 @@ def bench(runs: Sequence[Run]) -> Chapter:
         line=1.0,
         title="The engine beside bare libraries",
     )
-    missed = [_said(run, what) for what, row in rows.items() if not row["met"]]
+    missed = [said(run, what) for what, row in rows.items() if not row["met"]]
     headline = (
-        f"{_said(run, met)} of {_said(run, len(rows))} reaches of the speed table are met at "
-        f"{_at(run, 'memories', ',')} memories" + (f"; missed: {'; '.join(missed)}" if missed else "") + f"{_by(run)}."
+        f"{said(run, met)} of {said(run, len(rows))} reaches of the speed table are met at "
+        f"{at(run, 'memories', ',')} memories" + (f"; missed: {'; '.join(missed)}" if missed else "") + f"{by(run)}."
     )
     heads = ["what", "measured", "floor", "times the floor", "reach", "met", "note", "run"]
     text = "\n\n".join(
@@ -131,7 +66,7 @@ def bench(runs: Sequence[Run]) -> Chapter:
             "Engine and bare libraries take turns inside one run, so that a slow moment of the host meets both. A ratio of times "
             "below one, or of rates above one, is faster than the bare library.",
             table(heads, told),
-            _chart("bench", "Engine over bare libraries, with intervals over blocks that took turns."),
+            chart("bench", "Engine over bare libraries, with intervals over blocks that took turns."),
         ]
     )
     return Chapter(headline, text, {"bench": charts.to_svg(drawing)})
@@ -148,11 +83,11 @@ def operations(runs: Sequence[Run]) -> Chapter:
     kept = sum(one["met"] is True for one in every.values())
     over, unjudged = largest.summary["over_target"], largest.summary["unjudged"]
     headline = (
-        f"{_said(largest, kept)} of {_said(largest, len(every))} operations keep their p95 target on "
-        f"{_at(largest, 'memories', ',')} memories"
+        f"{said(largest, kept)} of {said(largest, len(every))} operations keep their p95 target on "
+        f"{at(largest, 'memories', ',')} memories"
         + (f"; over it: {_names(largest, over)}" if over else "")
-        + (f"; too few samples to judge: {_said(largest, len(unjudged))}" if unjudged else "")
-        + f"{_by(largest)}."
+        + (f"; too few samples to judge: {said(largest, len(unjudged))}" if unjudged else "")
+        + f"{by(largest)}."
     )
     slow = sorted((name for name in every if _share(every[name]) is not None), key=lambda name: -(_share(every[name]) or 0.0))
     parts = [
@@ -162,7 +97,7 @@ def operations(runs: Sequence[Run]) -> Chapter:
         "files were dropped from the page cache. The floor is a call through the same path that does nothing. A bulk "
         "operation is "
         "judged by the time of one of its items.",
-        _chart("operations", "p95 over target of the slowest operations; the line is the target itself."),
+        chart("operations", "p95 over target of the slowest operations; the line is the target itself."),
         "### What is slow, and why",
         _why(largest, slow[:_SLOWEST]),
         "### All operations",
@@ -187,11 +122,11 @@ def _share(one: Mapping[str, Any]) -> float | None:
 
 
 def _names(run: Run, names: Sequence[str]) -> str:
-    return ", ".join(f"`{_said(run, name)}`" for name in names)
+    return ", ".join(f"`{said(run, name)}`" for name in names)
 
 
 def _sizes(runs: Sequence[Run]) -> str:
-    return ", ".join(_at(run, "memories", ",") for run in runs)
+    return ", ".join(at(run, "memories", ",") for run in runs)
 
 
 def _judged(one: Mapping[str, Any]) -> str:
@@ -204,14 +139,14 @@ def _why(run: Run, names: Sequence[str]) -> str:
         one = run.summary["operations"][name]
         spent = sorted({**one["phases_ms"], "the rest": one["other_ms"] or 0.0}.items(), key=lambda item: -item[1])
         mean = one["warm"]["mean_ms"]["value"] or 1.0
-        where = ", ".join(f"{phase} {_said(run, ms / mean, '.0%')}" for phase, ms in spent[:2])
+        where = ", ".join(f"{phase} {said(run, ms / mean, '.0%')}" for phase, ms in spent[:2])
         prefix = f"operations.{name}.{_judged(one)}"
         rows.append(
             [
-                f"`{_said(run, name)}`",
-                *_cells(run, prefix, (("p95_ms", ".3g±"),)),
-                _at(run, f"operations.{name}.target_p95_ms", "g"),
-                _said(run, _share(one), ".2f"),
+                f"`{said(run, name)}`",
+                *cells(run, prefix, (("p95_ms", ".3g±"),)),
+                at(run, f"operations.{name}.target_p95_ms", "g"),
+                said(run, _share(one), ".2f"),
                 where,
                 name_run(run.id),
             ]
@@ -227,13 +162,13 @@ def _operations_table(run: Run) -> str:
         judged = f"{prefix}.{_judged(one)}"
         rows.append(
             [
-                f"`{_said(run, name)}`" + (" per item" if one["per_item"] else ""),
-                *_cells(run, judged, (("p50_ms", ".3g"), ("p95_ms", ".3g±"))),
-                *_cells(run, f"{prefix}.warm", (("p99_ms", ".3g"),)),
-                _at(run, f"{prefix}.target_p95_ms", "g"),
+                f"`{said(run, name)}`" + (" per item" if one["per_item"] else ""),
+                *cells(run, judged, (("p50_ms", ".3g"), ("p95_ms", ".3g±"))),
+                *cells(run, f"{prefix}.warm", (("p99_ms", ".3g"),)),
+                at(run, f"{prefix}.target_p95_ms", "g"),
                 {True: "yes", False: "**no**", None: "too few"}[one["met"]],
-                *_cells(run, prefix, (("over_floor", ".3g"), ("repeated.p50_ms", ".3g"), ("cold.mean_ms", ".3g"))),
-                *_cells(run, f"{prefix}.warm", (("throughput_per_s", ",.0f"), ("failed", ","))),
+                *cells(run, prefix, (("over_floor", ".3g"), ("repeated.p50_ms", ".3g"), ("cold.mean_ms", ".3g"))),
+                *cells(run, f"{prefix}.warm", (("throughput_per_s", ",.0f"), ("failed", ","))),
                 name_run(run.id),
             ]
         )
@@ -249,7 +184,7 @@ def _target_chart(run: Run, names: Sequence[str]) -> str:
         for found in [one[_judged(one)]["p95_ms"]]
     ]
     drawing = charts.intervals(
-        pl.DataFrame(rows, schema_overrides=_ENDS),
+        pl.DataFrame(rows, schema_overrides=ENDS),
         x_title="p95 over its target (95 % interval by order statistics)",
         line=1.0,
         title="The operations nearest to their targets, or beyond",
@@ -273,13 +208,13 @@ def _growth(runs: Sequence[Run]) -> Chapter:
             mark(Figure(law.exponent.value, ids, low=law.exponent.low, high=law.exponent.high), ".2f±"),
             "–" if law.misfit is None else mark(Figure(law.misfit, ids), ".2f"),
             "–" if law.held_out is None else mark(Figure(law.held_out, ids), ".2f"),
-            *(_at(run, f"operations.{name}.warm.p50_ms", ".3g") for run in runs),
+            *(at(run, f"operations.{name}.warm.p50_ms", ".3g") for run in runs),
             " ".join(name_run(run) for run in ids),
         ]
         for name in steepest
         for law in [laws[name]]
     ]
-    sizes = [f"p50 at {_at(run, 'memories', ',')} (ms)" for run in runs]
+    sizes = [f"p50 at {at(run, 'memories', ',')} (ms)" for run in runs]
     frame = pl.DataFrame(
         [
             {"x": run.summary["memories"], "series": name, "y": found["value"], "low": found["low"], "high": found["high"]}
@@ -307,7 +242,7 @@ def _growth(runs: Sequence[Run]) -> Chapter:
             "stores predict for the largest over what was measured there: where they are far from one, the exponent is a summary "
             "and not a law. The steepest:",
             table(["operation", "exponent", "misfit", "held out", *sizes, "runs"], rows),
-            _chart("growth", "Median time by size of the store, the steepest operations."),
+            chart("growth", "Median time by size of the store, the steepest operations."),
         ]
     )
     return Chapter("", text, {"growth": str(charts.to_svg(drawing))})
@@ -323,7 +258,7 @@ def _discovery(run: Run) -> str:
         ("kept_bytes", ",.0f"),
         ("peak_bytes", ",.0f"),
     )
-    rows = [[level, *_cells(run, f"discovery.{level}", columns), name_run(run.id)] for level in run.summary["discovery"]]
+    rows = [[level, *cells(run, f"discovery.{level}", columns), name_run(run.id)] for level in run.summary["discovery"]]
     heads = [
         "level of detail",
         "operations",
@@ -358,10 +293,10 @@ def leaks(runs: Sequence[Run]) -> Chapter:
         ("rss_mb", ",.0f"),
     )
     rows = [
-        ["as it is", *(_at(run, path, spec) for path, spec in columns), name_run(run.id)],
+        ["as it is", *(at(run, path, spec) for path, spec in columns), name_run(run.id)],
         [
-            f"{_at(run, 'planted.planted_bytes')} bytes an operation planted",
-            *(_at(run, f"planted.{path}", spec) for path, spec in columns),
+            f"{at(run, 'planted.planted_bytes')} bytes an operation planted",
+            *(at(run, f"planted.{path}", spec) for path, spec in columns),
             name_run(run.id),
         ],
     ]
@@ -369,18 +304,18 @@ def leaks(runs: Sequence[Run]) -> Chapter:
     others = [
         [
             f"`{name}`",
-            *(_said(run, _number(row[end])) for end in ("first", "last")),
-            _at(run, f"others_per_operation.{name}", ".2g±"),
+            *(said(run, number(row[end])) for end in ("first", "last")),
+            at(run, f"others_per_operation.{name}", ".2g±"),
             name_run(run.id),
         ]
         for name, row in summary["others_per_operation"].items()
     ]
     headline = (
-        f"Resident memory changes by {_at(run, 'slope_mb_per_h', ',.3g±')} MB an hour over {_at(run, 'seconds', ',.0f', 's')} "
+        f"Resident memory changes by {at(run, 'slope_mb_per_h', ',.3g±')} MB an hour over {at(run, 'seconds', ',.0f', 's')} "
         f"of steady "
-        f"traffic: {_at(run, 'verdict')}{_because(run, summary['why'])}. A planted leak of "
-        f"{_at(run, 'planted.planted_bytes')} bytes "
-        f"an operation is called: {_at(run, 'planted.verdict')}{_by(run)}."
+        f"traffic: {at(run, 'verdict')}{_because(run, summary['why'])}. A planted leak of "
+        f"{at(run, 'planted.planted_bytes')} bytes "
+        f"an operation is called: {at(run, 'planted.verdict')}{by(run)}."
     )
     looks = pl.read_parquet(run.folder / "looks.parquet")
     planted = pl.when("planted").then(pl.lit("leak planted")).otherwise(pl.lit("as it is"))
@@ -402,7 +337,7 @@ def leaks(runs: Sequence[Run]) -> Chapter:
             "since a "
             "busy host stretches the time; that there is none, by the slope over the time and over two hours alone.",
             table(heads, rows),
-            _chart("leaks", "Resident memory over the operations, without and with a planted leak; the warm-up is among it."),
+            chart("leaks", "Resident memory over the operations, without and with a planted leak; the warm-up is among it."),
             "What else could grow, at the first and last look after the warm-up, and its slope:",
             table(["count", "first", "last", "per operation", "run"], others),
         ]
@@ -411,7 +346,7 @@ def leaks(runs: Sequence[Run]) -> Chapter:
 
 
 def _because(run: Run, why: str) -> str:
-    return f" ({_said(run, why)})" if why else ""
+    return f" ({said(run, why)})" if why else ""
 
 
 def memory(runs: Sequence[Run]) -> Chapter:
@@ -423,15 +358,15 @@ def memory(runs: Sequence[Run]) -> Chapter:
     rows = [
         [
             f"{label} (MB)",
-            *(_at(run, f"{side}.{figure}_mb", ",.1f±") for side in sides),
-            _at(run, f"reduction.{figure}", ".1%±"),
-            _said(run, run.summary["verdict"][figure]),
+            *(at(run, f"{side}.{figure}_mb", ",.1f±") for side in sides),
+            at(run, f"reduction.{figure}", ".1%±"),
+            said(run, run.summary["verdict"][figure]),
             name_run(run.id),
         ]
         for figure, label in (*whole, *own)
     ]
     rows += [
-        [label, *(_at(run, f"{side}.{path}", spec) for side in sides), "", "", name_run(run.id)]
+        [label, *(at(run, f"{side}.{path}", spec) for side in sides), "", "", name_run(run.id)]
         for label, path, spec in (
             ("vector index (MB)", "vectors_mb", ",.1f"),
             ("DuckDB by its own count (MB)", "database_mb", ",.1f"),
@@ -442,20 +377,20 @@ def memory(runs: Sequence[Run]) -> Chapter:
         )
     ]
     headline = (
-        f"With bounded settings {_at(run, 'memories', ',')} memories add {_at(run, 'ratio.own_steady', '.2f±')} times as much "
+        f"With bounded settings {at(run, 'memories', ',')} memories add {at(run, 'ratio.own_steady', '.2f±')} times as much "
         f"to a process as "
-        f"with the defaults ({_at(run, 'ratio.own_peak', '.2f±')} at the peak), and the whole process holds "
-        f"{_at(run, 'ratio.steady', '.2f±')} times as much, at a recall@10 of {_at(run, 'candidate.recall_at_10', '.3f')} "
+        f"with the defaults ({at(run, 'ratio.own_peak', '.2f±')} at the peak), and the whole process holds "
+        f"{at(run, 'ratio.steady', '.2f±')} times as much, at a recall@10 of {at(run, 'candidate.recall_at_10', '.3f')} "
         f"against "
-        f"{_at(run, 'reference.recall_at_10', '.3f')}{_by(run)}."
+        f"{at(run, 'reference.recall_at_10', '.3f')}{by(run)}."
     )
     frame = pl.DataFrame(
         [
-            {"label": label, "series": name, **_intervals(run.summary[side][f"{figure}_mb"])}
+            {"label": label, "series": name, **ends(run.summary[side][f"{figure}_mb"])}
             for figure, label in (*whole, *own)
             for side, name in zip(sides, ("defaults", "bounded"), strict=True)
         ],
-        schema_overrides=_ENDS,
+        schema_overrides=ENDS,
     )
     drawing = charts.intervals(
         frame, x_title="resident memory (MB; 95 % interval over processes)", logarithmic=False, title="What a process holds"
@@ -469,7 +404,7 @@ def memory(runs: Sequence[Run]) -> Chapter:
             "store of next to nothing is taken away for the store's own share. Both settings did the same work: "
             f"{'yes' if run.summary['same_work'] else '**no**'}, by the digests of their walks.",
             table(["", "defaults", "bounded", "less by", "says", "run"], rows),
-            _chart("memory", "Resident memory of whole processes, and of the store alone."),
+            chart("memory", "Resident memory of whole processes, and of the store alone."),
             _asked_for(run),
         ]
     )
@@ -483,24 +418,22 @@ def profile(runs: Sequence[Run]) -> Chapter:
     inside = next((where for where, row in lines.items() if not row["code"].startswith("the event loop")), None)
     rows = [
         [
-            f"`{_said(run, where)}`",
-            f"`{_said(run, _code(row['code']))}`",
-            *(_said(run, row[part], ".1%") for part in ("share", "python", "native", "system")),
+            f"`{said(run, where)}`",
+            f"`{said(run, _code(row['code']))}`",
+            *(said(run, row[part], ".1%") for part in ("share", "python", "native", "system")),
             name_run(run.id),
         ]
         for where, row in list(lines.items())[:_HOT_LINES]
     ]
     sources = [
-        [f"`{_said(run, where)}`", _said(run, row["mb"], ",.0f"), name_run(run.id)]
+        [f"`{said(run, where)}`", said(run, row["mb"], ",.0f"), name_run(run.id)]
         for where, row in list(run.summary["allocations"].items())[:_HOT_LINES]
     ]
-    hottest = (
-        f"the hottest line inside the engine is `{_said(run, inside)}`" if inside else "no line inside the engine stands out"
-    )
-    share = f" with {_said(run, lines[inside]['share'], '.0%')} of the samples" if inside else ""
+    hottest = f"the hottest line inside the engine is `{said(run, inside)}`" if inside else "no line inside the engine stands out"
+    share = f" with {said(run, lines[inside]['share'], '.0%')} of the samples" if inside else ""
     headline = (
         f"Of the mix as it is sent, one call after the other, {hottest}{share}; an operation allocates "
-        f"{_said(run, held['per_operation'], ',.0f')} times{_by(run)}."
+        f"{said(run, held['per_operation'], ',.0f')} times{by(run)}."
     )
     text = "\n\n".join(
         [
@@ -511,11 +444,11 @@ def profile(runs: Sequence[Run]) -> Chapter:
             "nothing here says how fast anything is.",
             table(["line", "code", "samples", "python", "native", "system", "run"], rows, left=2),
             f"Memray counts every allocation of the whole process, imports and filling included: "
-            f"{_said(run, held['allocations'], ',')} "
-            f"of them, {_said(run, held['allocated_mb'], ',.0f')} MB in all, {_said(run, held['peak_mb'], ',.0f')} MB held at "
+            f"{said(run, held['allocations'], ',')} "
+            f"of them, {said(run, held['allocated_mb'], ',.0f')} MB in all, {said(run, held['peak_mb'], ',.0f')} MB held at "
             f"the "
-            f"peak{_by(run)}. The flame graph of that peak stands beside the run and opens without a network: "
-            f"`results/{_said(run, run.id)}/{_said(run, run.summary['flame'])}`.",
+            f"peak{by(run)}. The flame graph of that peak stands beside the run and opens without a network: "
+            f"`results/{said(run, run.id)}/{said(run, run.summary['flame'])}`.",
             table(["allocated by", "MB", "run"], sources),
         ]
     )
@@ -533,11 +466,11 @@ def _asked_for(run: Run) -> str:
     share = mark(Figure(f"{ASKED_SHARE[0]:.0%} to {ASKED_SHARE[1]:.0%}", (run.id,)))
     told = [
         f"{'reached' if (run.summary['reduction'][figure]['low'] or 0) >= ASKED_SHARE[0] else 'not shown'} for {whose} "
-        f"({_at(run, f'reduction.{figure}', '.0%±')} less)"
+        f"({at(run, f'reduction.{figure}', '.0%±')} less)"
         for figure, whose in (("own_steady", "what the store adds"), ("steady", "the whole process"))
     ]
     return (
-        f"A reduction by {share} was asked for. By the lower end of the interval it is {', and '.join(told)}{_by(run)}. "
+        f"A reduction by {share} was asked for. By the lower end of the interval it is {', and '.join(told)}{by(run)}. "
         f"Libraries "
         "take most of a small service's memory, and no setting gives that back."
     )
@@ -552,31 +485,31 @@ def comparison(runs: Sequence[Run]) -> Chapter:
         [
             pair,
             names[figure],
-            _at(run, f"comparisons.{pair}.figures.{figure}.ratio", ".3f±"),
-            _at(run, f"floor.{figure}", ".3f"),
-            _at(run, f"comparisons.{pair}.figures.{figure}.p_value", ".3f"),
-            _said(run, run.summary["comparisons"][pair]["figures"][figure]["verdict"]),
+            at(run, f"comparisons.{pair}.figures.{figure}.ratio", ".3f±"),
+            at(run, f"floor.{figure}", ".3f"),
+            at(run, f"comparisons.{pair}.figures.{figure}.p_value", ".3f"),
+            said(run, run.summary["comparisons"][pair]["figures"][figure]["verdict"]),
             name_run(run.id),
         ]
         for pair in pairs
         for figure in names
     ]
     cases = [
-        [name, _said(run, one["verdict"]), _said(run, one["gate"]["verdict"]), name_run(run.id)]
+        [name, said(run, one["verdict"]), said(run, one["gate"]["verdict"]), name_run(run.id)]
         for name, one in run.summary["comparisons"].items()
     ]
     headline = (
-        f"Two runs of one setting may differ by a factor of {_at(run, 'floor.p50_ms', '.2f')} in p50 and "
-        f"{_at(run, 'floor.throughput_per_s', '.2f')} in throughput on this host; a smaller difference between two runs says "
-        f"nothing{_by(run)}."
+        f"Two runs of one setting may differ by a factor of {at(run, 'floor.p50_ms', '.2f')} in p50 and "
+        f"{at(run, 'floor.throughput_per_s', '.2f')} in throughput on this host; a smaller difference between two runs says "
+        f"nothing{by(run)}."
     )
     frame = pl.DataFrame(
         [
-            {"label": names[figure], "series": pair, **_intervals(one["ratio"]), "mark": run.summary["floor"][figure]}
+            {"label": names[figure], "series": pair, **ends(one["ratio"]), "mark": run.summary["floor"][figure]}
             for pair in pairs
             for figure, one in run.summary["comparisons"][pair]["figures"].items()
         ],
-        schema_overrides=_ENDS,
+        schema_overrides=ENDS,
     )
     drawing = charts.intervals(
         frame, x_title="second run over first (95 % interval over repeats)", mark="noise floor", line=1.0, title="Two runs apart"
@@ -590,7 +523,7 @@ def comparison(runs: Sequence[Run]) -> Chapter:
             "together. "
             "P-values are those of Mann and Whitney's test over repeats, by Holm.",
             table(["pair", "figure", "ratio", "floor", "p", "says", "run"], rows, left=2),
-            _chart("comparison", "Ratios of two runs; ticks are the noise floor."),
+            chart("comparison", "Ratios of two runs; ticks are the noise floor."),
             "What each kind of pair is called, and what a gate in a build may answer:",
             table(["second against first", "verdict", "gate", "run"], cases, left=3),
         ]

@@ -12,15 +12,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
-from memlab.errors import MemlabError, not_found
+from memlab.errors import ErrorType, MemlabError, not_found
 from memlab.experiment import results as kept_runs
 from memlab.experiment import speed, sweep
 from memlab.experiment.progress import Bar, shown
 from memlab.experiment.quiet import quiet
 from memlab.experiment.results import Run
 from memlab.experiment.sweep import Sweep
-from memlab.guide import chapters, documents, figures
-from memlab.guide.chapters import Chapter, Topic
+from memlab.guide import chapters, documents, figures, load_chapters
+from memlab.guide.chapter import Chapter, Topic
 from memlab.guide.figures import Figure, mark, name_run
 from memlab.guide.publish import publish
 from memlab.guide.tables import host_table, table
@@ -32,6 +32,11 @@ Size: TypeAlias = Literal["quick", "smoke", "full"]
 TOPICS = (
     Topic("bench", speed.EXPERIMENT, "The engine beside bare libraries", "Engine and bare libraries in turn.", chapters.bench),
     Topic("operations", "10-operations", "Operations", "Every operation, by size of the store.", chapters.operations),
+    Topic("workflows", "11-workflows", "Workflows", "End to end, and by step.", load_chapters.workflows),
+    Topic("load", "12-load", "Load", "What callers meet, by how many there are.", load_chapters.load),
+    Topic("rate", "12-rate", "The highest sustainable rate", "A search for it, by a target of p99.", load_chapters.rate),
+    Topic("driver", "12-driver", "The driver", "What sending costs, and whether it sees stalls.", load_chapters.driver),
+    Topic("isolation", "13-isolation", "Isolation", "Sessions side by side, every answer checked.", load_chapters.isolation),
     Topic("leaks", "14-leaks", "Leaks", "Resident memory under steady traffic.", chapters.leaks),
     Topic("memory", "15-memory", "Memory", "What settings save of it.", chapters.memory),
     Topic("profile", "16-profile", "Profile", "Where time and memory go.", chapters.profile),
@@ -41,7 +46,7 @@ _ENDINGS: dict[Size, tuple[str, ...]] = {"quick": (".yaml",), "smoke": (".smoke.
 _BENCH: dict[Size, dict[str, int | float]] = {
     "quick": {"memories": 100_000, "calls": 400, "seconds": 2.0},
     "full": {"memories": 100_000, "calls": 400, "seconds": 2.0},
-    "smoke": {"memories": 1_000, "calls": 20, "seconds": 0.05},
+    "smoke": {"memories": 1_000, "calls": 20, "seconds": 0.25},
 }
 _BENCH_S: dict[Size, float] = {"quick": 240.0, "full": 240.0, "smoke": 8.0}
 _SMOKE = """\
@@ -187,7 +192,11 @@ def _measure(topic: Topic, made: Sweep | None, results: Path, size: Size, bar: B
         with kept_runs.locked(results), quiet():
             speed.keep(speed.report(**asked, seed=0), results)  # type: ignore[arg-type]
     except MemlabError as error:
+        if error.type is ErrorType.PERMISSION:
+            raise
         return error.text
+    except Exception as error:  # noqa: BLE001  like a failed point of a sweep: named in the report, which goes on
+        return f"{type(error).__name__}: {error}"
     return ""
 
 
@@ -209,7 +218,7 @@ def render(states: Sequence[State], folder: Path) -> Written:
         banner="" if finding else _SMOKE,
         short=_short(states, told),
         state_table=_state_table(states),
-        chapters="\n\n<!-- new page -->\n\n".join(_chapter(state, told.get(state.topic.name)) for state in states),
+        chapters="\n\n".join(_chapter(state, told.get(state.topic.name)) for state in states),
         host_table=host_table(every[0]),
         runs_table=_runs_table(every),
     )
@@ -237,7 +246,7 @@ def _chapter(state: State, chapter: Chapter | None) -> str:
     suspect = [reason for run in state.runs for reason in _suspect(run)]
     if suspect:
         notes.append("**Suspect.** " + "; ".join(suspect) + ".")
-    return "\n\n".join([head, f"> **{chapter.headline}**", *notes, chapter.text])
+    return "\n\n".join([documents.NEW_PAGE, head, f"> **{chapter.headline}**", *notes, chapter.text])
 
 
 def _suspect(run: Run) -> list[str]:
