@@ -159,11 +159,11 @@ class Directory:
     """Arrays by position, and partitions by session and layer. The caller holds the lock.
 
     Args:
-        load_tags: reads seqs and tags of one session and layer from the database, a pair for each tag of a memory, ordered by
-            tag and seq; called once for a partition, when a tag is first asked for.
+        load_tags: reads seqs and tags of one session and layer from the database, a pair for each tag of a memory: seqs, places
+            of the tags among the names, and the names; called once for a partition, when a tag is first asked for.
     """
 
-    def __init__(self, load_tags: Callable[[int, str], tuple[np.ndarray, Sequence[str]]]) -> None:
+    def __init__(self, load_tags: Callable[[int, str], tuple[np.ndarray, np.ndarray, Sequence[str]]]) -> None:
         self._load_tags = load_tags
         self._columns = {name: Grown(np.zeros(0, kind)) for name, kind in _COLUMNS.items()}
         self._partitions: dict[tuple[int, int], Partition] = {}
@@ -406,15 +406,20 @@ class Directory:
     def _postings(self, partition: Partition, session: int, layer: str) -> dict[str, Grown]:
         """Return the positions of every tag, dead ones too; read from the database once."""
         if partition.postings is None:
-            seqs, tags = self._load_tags(session, layer)
+            seqs, codes, names = self._load_tags(session, layer)
             known = self.column("seq")
             places = np.minimum(np.searchsorted(known, seqs), max(len(known) - 1, 0))
-            here = known[places] == seqs if len(known) else np.zeros(len(seqs), np.bool_)
             # A row that was committed and is not in the directory yet comes with its own `add`.
-            names = np.array(tags, dtype=object)[here]
-            starts = np.flatnonzero(np.r_[True, names[1:] != names[:-1]]) if len(names) else np.zeros(0, np.int64)
-            lists = np.split(places[here], starts[1:])
-            partition.postings = {str(names[start]): Grown(found) for start, found in zip(starts, lists, strict=False)}
+            here = known[places] == seqs if len(known) else np.zeros(len(seqs), np.bool_)
+            # NumPy sorts numbers of 16 bits and fewer several times as fast.
+            places, codes = places[here], codes[here].astype(np.min_scalar_type(len(names)))
+            order = np.lexsort((places, codes))
+            places, codes = places[order], codes[order]
+            once = np.ones(len(places), np.bool_)
+            once[1:] = (places[1:] != places[:-1]) | (codes[1:] != codes[:-1])  # a memory may carry a tag twice
+            places, codes = places[once], codes[once]
+            lists = np.split(places, np.cumsum(np.bincount(codes, minlength=len(names)))[:-1])
+            partition.postings = {name: Grown(found) for name, found in zip(names, lists, strict=False) if len(found)}
         return partition.postings
 
     def _partition(self, session: int, layer: int) -> Partition:

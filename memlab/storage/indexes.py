@@ -212,12 +212,13 @@ class Indexes:
             )
         return text
 
-    def _load_tags(self, session: int, layer: str) -> tuple[np.ndarray, list[str]]:
+    def _load_tags(self, session: int, layer: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
         table = self._database.read_arrow(
-            "SELECT seq, unnest(list_distinct(tags)) AS tag FROM memories WHERE session = ? AND layer = ? ORDER BY tag, seq",
-            [session, layer],
+            "SELECT seq, unnest(tags) AS tag FROM memories WHERE session = ? AND layer = ?", [session, layer]
         )
-        return table.column("seq").to_numpy(), table.column("tag").to_pylist()
+        chunks = table.column("tag").dictionary_encode().unify_dictionaries().chunks
+        codes = [chunk.indices.to_numpy() for chunk in chunks] or [np.zeros(0, np.int32)]
+        return table.column("seq").to_numpy(), np.concatenate(codes), chunks[0].dictionary.to_pylist() if chunks else []
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[None]:

@@ -54,8 +54,8 @@ def made(rows) -> list[Entry]:
     ]
 
 
-def no_tags(session: int, layer: str) -> tuple[np.ndarray, list[str]]:
-    return np.zeros(0, np.int64), []
+def no_tags(session: int, layer: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    return np.zeros(0, np.int64), np.zeros(0, np.int32), []
 
 
 def plain(entry: Entry, session: int, layer: str, now: int, filter: Filter) -> bool:
@@ -77,10 +77,11 @@ def test_a_filter_selects_what_a_loop_would(rows, filter, now, steps, early) -> 
     """Selections, bitmaps and the last gate agree with a plain loop, whatever was added or forgotten before or after."""
     entries = made(rows)
 
-    def load_tags(session: int, layer: str) -> tuple[np.ndarray, list[str]]:
+    def load_tags(session: int, layer: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
         mine = [entry for entry in entries if (entry.session, entry.layer) == (session, layer)]
-        pairs = sorted((tag, entry.seq) for entry in mine for tag in entry.tags)
-        return np.array([seq for _, seq in pairs], np.int64), [tag for tag, _ in pairs]
+        pairs = [(tag, entry.seq) for entry in mine for tag in (*entry.tags, *entry.tags[:1])]  # the first of them twice
+        names = sorted({tag for tag, _ in pairs}, reverse=True)
+        return np.array([seq for _, seq in pairs], np.int64), np.array([names.index(tag) for tag, _ in pairs], np.int32), names
 
     loaded = len(entries) // 2
     directory = Directory(load_tags)
