@@ -220,7 +220,7 @@ def render(states: Sequence[State], folder: Path) -> Written:
         state_table=_state_table(states),
         chapters="\n\n".join(_chapter(state, told.get(state.topic.name)) for state in states),
         host_table=host_table(every[0]),
-        runs_table=_runs_table(every),
+        runs_tables=_runs_tables(states),
     )
     drawings = {name: svg for chapter in told.values() for name, svg in chapter.drawings.items()}
     subtitle = "What the engine does on one host, and how surely" if finding else "A smoke run: it proves that it runs"
@@ -286,19 +286,23 @@ def _state_table(states: Sequence[State]) -> str:
     return table(["experiment", "what", "state", "runs", "size"], rows, left=3)
 
 
-def _runs_table(every: Iterable[Run]) -> str:
+def _runs_tables(states: Sequence[State]) -> str:
+    """Return a table of runs for each experiment; figures of many runs lead to its heading."""
+    return "\n\n".join(f"### Runs of {state.topic.experiment}\n\n{_runs_table(state.runs)}" for state in states if state.runs)
+
+
+def _runs_table(runs: Iterable[Run]) -> str:
     rows = [
         [
             name_run(run.id, here=True),
-            run.experiment,
             mark(Figure(_point(run), (run.id,))),
             mark(Figure(run.repeats, (run.id,))),
             mark(Figure(run.seed, (run.id,))),
             mark(Figure(f"{run.started[:16].replace('T', ' ')} UTC", (run.id,))),
         ]
-        for run in every
+        for run in runs
     ]
-    return table(["run", "experiment", "point", "repeats", "seed", "started"], rows, left=3)
+    return table(["run", "point", "repeats", "seed", "started"], rows, left=2)
 
 
 def _point(run: Run) -> str:

@@ -13,6 +13,7 @@ from memlab.errors import MemlabError
 from memlab.experiment import results as kept
 from memlab.guide import figures, report
 from memlab.guide.chapter import Chapter
+from memlab.guide.tables import derived
 
 pytestmark = [pytest.mark.serial, pytest.mark.timeout(1_200)]
 QUICKEST = ("12-driver", "14-leaks", "17-compare")
@@ -139,6 +140,18 @@ def test_a_number_without_a_run_fails_the_build(states, tmp_path):
             report.render([states[0]._replace(topic=topic)], tmp_path / "out")
         assert caught.value.reason == "bare_number"
         assert not (tmp_path / "out").exists()
+
+
+def test_a_figure_of_many_runs_leads_to_their_table(states, tmp_path):
+    """Three runs are not cited one by one: the figure leads to a heading that is there, in every document."""
+    state = states[0]
+    runs = [msgspec.structs.replace(state.runs[0], key=key * 16) for key in "abc"]
+    topic = state.topic._replace(write=lambda runs: Chapter(f"The least is {derived(runs, 7)}.", "Nothing else."))
+    written = report.render([state._replace(topic=topic, runs=runs)], tmp_path)
+    text = written.markdown.read_text(encoding="utf-8")
+    assert f"7<sup>[{state.topic.experiment}](#runs-of-{state.topic.experiment})</sup>" in text
+    assert f"### Runs of {state.topic.experiment}\n" in text
+    assert f'id="runs-of-{state.topic.experiment}"' in written.html.read_text(encoding="utf-8")
 
 
 def test_runs_of_other_code_are_not_read(made, root, monkeypatch, tmp_path):
