@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,14 @@ import numpy as np
 import polars as pl
 
 from memlab.experiment.comparison import Measurement
-from memlab.experiment.load import driver_cost, run_in_own_loop
+from memlab.experiment.load import Lane, drive, run_in_own_loop
+from memlab.experiment.load_run import collected
 from memlab.experiment.quiet import quiet
 from memlab.experiment.stall import contrast
 from memlab.measure import clock, stats
 from memlab.measure.in_flight import InFlight, in_flight
 from memlab.measure.recorder import Recorder, Sample
+from memlab.values import Response
 from memlab.workload.mix import Call
 
 LEAST_RATE_PER_S = 50_000.0
@@ -57,8 +60,7 @@ def measure_point(
     async def measure(counter: InFlight) -> tuple[list[float], pl.DataFrame]:
         costs = []
         for _ in range(repeats):
-            costs.append((await driver_cost(_NOTHING, counter, calls=calls)).call_us)
-            counter.mean()
+            costs.append(await _call_us(counter, calls))
         samples = await contrast(
             counter, rate_per_s=rate_per_s, duration_s=duration_s, every_s=every_s, stall_s=stall_ms / 1e3, seed=seed
         )
@@ -72,6 +74,24 @@ def measure_point(
     if out is not None:
         measured.write(Path(out))
     return measured
+
+
+async def _call_us(counter: InFlight, calls: int) -> float:
+    """Return microseconds that one call of an engine that does nothing takes, sent and written down as in a load."""
+    answer = Response(None)
+
+    async def nothing(
+        operation: str, parameters: Mapping[str, Any] | None = None, *, session: str, deadline_s: float | None = None
+    ) -> Response:
+        return answer
+
+    recorder = Recorder()
+    lane = Lane([_NOTHING], np.zeros(calls), duration_s=0.001, deadline_s=60.0)
+    with collected():
+        await drive(nothing, lane, counter, sink=lambda one: recorder.add(one.sample))
+    counter.mean()
+    samples = recorder.to_polars()
+    return float((samples["finished_ns"].to_numpy().max() - samples["started_ns"].to_numpy().min()) / 1e3 / calls)
 
 
 def _sample_us(count: int) -> float:
