@@ -33,7 +33,7 @@ def cache(
     ] = None,
     ttl: Annotated[
         float | None,
-        typer.Option(metavar="S", help="Seconds that an answer is served; lru, with times.", show_default=False),
+        typer.Option(metavar="S", help="Seconds that an answer is served; of a trace with times.", show_default=False),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the sample.")] = 0,
     json: Annotated[str | None, typer.Option(metavar="FILE", help="Write JSON to FILE; - is standard output.")] = None,

@@ -29,7 +29,7 @@ DELETED = (0.0, 0.2, 0.5)
 ENOUGH = 0.95
 """recall@10 from which a choice counts."""
 
-_MOST_GROUPS = 4  # calls of many queries: each is one answer to all of them
+_GROUPS = 3  # calls of many queries: each is one answer to all of them
 _CASE = ["memories", "session", "deleted", "callers"]
 
 
@@ -121,8 +121,8 @@ class _Bench:
         self, index: BareIndex, effort: int, bits: npt.NDArray[np.uint8] | None, callers: int
     ) -> tuple[npt.NDArray[np.int64], list[float]]:
         asked = self._asked
-        if callers > 1:  # the same questions again where there are fewer than callers
-            asked = np.resize(asked, (max(callers, len(asked) // callers * callers), asked.shape[1]))[: callers * _MOST_GROUPS]
+        if callers > 1:  # the same questions again, so that calls are full
+            asked = np.resize(asked, (callers * _GROUPS, asked.shape[1]))
         index.search(asked[:1], K, effort, bits)
         found, took_ms = [], []
         for start in range(0, len(asked), callers):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy.typing as npt
 from memlab.errors import nearest, validation
 from memlab.measure import stats
 from memlab.predict.fresh import Ageing
-from memlab.predict.policies import POLICIES, Policy, replay
+from memlab.predict.policies import POLICIES, Endings, Policy, replay
 from memlab.predict.sampling import GROUPS, SIMULATED_ENTRIES, STUDENT, Sampler
 from memlab.predict.stack_distance import NEVER, Floats, Ints, stack_distances
 
@@ -177,8 +178,9 @@ def miss_ratio_curve(
         sizes: entries kept, 1 or more; default: twelve from a hundredth of the distinct keys to all.
         policy: `lru`, `fifo`, `s3_fifo`, `sieve` or `w_tinylfu`.
         sample: share of the accesses to look at, in (0, 1]; see `sampling`. Of the keys a larger share is looked at where the
-            smallest size would otherwise hold fewer than 64 of them, or 256 where caches are simulated.
-        ttl_s: seconds that an answer is served; of `lru`, and a trace with times.
+            smallest size would otherwise hold fewer than 64 of them; where caches are simulated, for each size that would hold
+            fewer than 256, and 1,024 for `w_tinylfu`.
+        ttl_s: seconds that an answer is served; of a trace with times.
         seed: of the sample.
     Raises:
         MemlabError: VALIDATION, reason `trace`, `sizes`, `policy`, `sample` or `ttl`: what does not fit.
@@ -236,14 +238,30 @@ def _miniatures(accesses: Accesses, sampler: Sampler, sizes: Ints, policy: Polic
 
     Chance is seen in how much parts of the keys differ. A small cache is also not quite a large one in small: hands and queues
     take other turns, and W-TinyLFU's window, which adapts, may settle elsewhere. So the most that half of the keys would have
-    changed at any size is counted in at every size.
+    changed at any size is counted in at every size. Each size has as many keys drawn as its cache needs, and no more.
     """
-    drawn = sampler.draw_keys(sampler.key_rate(rate, int(sizes[0]), SIMULATED_ENTRIES))
-    misses = _miniature(accesses, sampler, drawn, sizes, policy)
-    halved = _miniature(accesses, sampler, drawn[::2], sizes, policy).mean(axis=1)
-    ratios: Floats = np.clip(1.0 - misses.mean(axis=1), 0.0, 1.0)
-    chance = STUDENT * np.std(misses, axis=1, ddof=1) / np.sqrt(GROUPS)
-    return ratios, chance + (float(np.abs(misses.mean(axis=1) - halved).max()) if len(drawn) < sampler.distinct else 0.0)
+    shares = np.array([_share(sampler, policy, rate, size if policy != "lru" else int(sizes[0])) for size in sizes.tolist()])
+    ratios, chances = np.zeros(len(sizes)), np.zeros(len(sizes))
+    changed = 0.0
+    for share in np.unique(shares).tolist():
+        places = shares == share
+        drawn = sampler.draw_keys(share)
+        misses = _miniature(accesses, sampler, drawn, sizes[places], policy)
+        ratios[places] = np.clip(1.0 - misses.mean(axis=1), 0.0, 1.0)
+        chances[places] = STUDENT * np.std(misses, axis=1, ddof=1) / np.sqrt(GROUPS)
+        if len(drawn) < sampler.distinct:
+            halved = _miniature(accesses, sampler, drawn[::2], sizes[places], policy)
+            changed = max(changed, float(np.abs(misses.mean(axis=1) - halved.mean(axis=1)).max()))
+        else:
+            chances[places] = 0.0
+    return ratios, chances + changed
+
+
+def _share(sampler: Sampler, policy: Policy, rate: float, size: int) -> float:
+    """Return the share of the keys to draw for a cache of *size*."""
+    share = sampler.key_rate(rate, size, SIMULATED_ENTRIES[policy])
+    # A sketch has a power of two of counters, so a cache in small is like the large one at powers of two alone.
+    return 2.0 ** math.ceil(math.log2(share)) if policy == "w_tinylfu" else share
 
 
 def _miniature(accesses: Accesses, sampler: Sampler, drawn: Ints, sizes: Ints, policy: Policy) -> Floats:
@@ -265,7 +283,8 @@ def _hits(accesses: Accesses, distinct: int, policy: Policy, *, scale: float = 1
     """Return what tells, for a size, which accesses hit."""
     if policy != "lru":
         keys = accesses.keys.astype(np.int64)
-        return lambda size: replay(keys, distinct, policy, int(size), scale=scale)
+        endings = Endings.of(keys, accesses.at_ns, accesses.stale_at, accesses.ttl_ns)
+        return lambda size: replay(keys, distinct, policy, int(size), endings=endings, scale=scale)
     distances = stack_distances(accesses.keys, accesses.stale_at)
     if accesses.ttl_ns is None or accesses.at_ns is None:
         return lambda size: distances < size
@@ -311,13 +330,8 @@ def _check(accesses: Accesses, sizes: Sequence[int] | None, policy: str, sample:
     found = next((one for one in POLICIES if one == policy), None)
     if found is None:
         raise validation("policy", f"no policy '{policy}'{nearest(policy, POLICIES)}")
-    if found != "lru" and accesses.stale_at is not None:
-        raise validation("policy", f"the trace holds writes, which {policy} has no model for; use lru, or a trace of reads alone")
     if ttl_s is not None and not 0.0 < ttl_s <= 1e9:
         raise validation("ttl", f"ttl_s = {ttl_s}: give seconds above 0, at most 1e9")
-    if ttl_s is not None or accesses.ttl_ns is not None:
-        if found != "lru":
-            raise validation("ttl", f"a time to live has a model for lru, not for {policy}; leave one of them out")
-        if accesses.at_ns is None:
-            raise validation("ttl", "a time to live needs a trace with times (column at_s or at_ns); this one has none")
+    if (ttl_s is not None or accesses.ttl_ns is not None) and accesses.at_ns is None:
+        raise validation("ttl", "a time to live needs a trace with times (column at_s or at_ns); this one has none")
     return found

@@ -74,7 +74,6 @@ def test_json_goes_to_a_file_beside_the_table(pages, tmp_path, capsys):
         (["cache", "PAGES", "--sizes", "0"], "size 0"),
         (["cache", "PAGES", "--policy", "lfu"], "no policy 'lfu'"),
         (["cache", "PAGES", "--sample", "2"], "sample = 2.0"),
-        (["cache", "PAGES", "--ttl", "5", "--policy", "sieve"], "not for sieve"),
         (["cache", "PAGES", "--json", "no/such/folder.json"], "cannot write 'no/such/folder.json'"),
     ],
 )

@@ -29,20 +29,47 @@ def key_of_last(kept, key):
     return kept[key][0] if key in kept else None
 
 
-def fifo(keys, size):
+class Ending:
+    """Which keys leave before an access: written since they were fetched, or asked for when they are too old."""
+
+    def __init__(self, keys, at=None, ttl=None, stale_at=None):
+        self._keys, self._at, self._ttl = keys, at, ttl
+        self._written = [(when, key) for when, key in zip(stale_at, keys, strict=True)] if stale_at is not None else []
+        self._fetched = {}
+
+    def fetch(self, position):
+        self._fetched[self._keys[position]] = position
+
+    def leaving(self, position, kept):
+        leave = {key for when, key in self._written if when == position} & set(kept)
+        key = self._keys[position]
+        if self._ttl is not None and key in kept and self._at[position] >= self._at[self._fetched[key]] + self._ttl:
+            leave.add(key)
+        return leave
+
+
+def fifo(keys, size, **ends):
     """First in, first out."""
-    kept, hits = [], []
-    for key in keys:
+    kept, hits, ending = [], [], Ending(keys, **ends)
+    for position, key in enumerate(keys):
+        leave = ending.leaving(position, kept)
+        kept = [one for one in kept if one not in leave]
         hits.append(key in kept)
         if key not in kept:
+            ending.fetch(position)
             kept = [*kept[-(size - 1) :], key] if size > 1 else [key]
     return hits
 
 
-def sieve(keys, size):
+def sieve(keys, size, **ends):
     """As figure 3 of the paper has it: newest first in a list, the hand is a key or None."""
-    queue, visited, hand, hits = [], {}, None, []
-    for key in keys:
+    queue, visited, hand, hits, ending = [], {}, None, [], Ending(keys, **ends)
+    for position, key in enumerate(keys):
+        for gone in ending.leaving(position, queue):
+            place = queue.index(gone)
+            if hand == gone:
+                hand = queue[place - 1] if place > 0 else None
+            del visited[queue.pop(place)]
         hits.append(key in visited)
         if key in visited:
             visited[key] = True
@@ -56,14 +83,15 @@ def sieve(keys, size):
             del visited[queue.pop(place)]
         queue.insert(0, key)
         visited[key] = False
+        ending.fetch(position)
     return hits
 
 
-def s3_fifo(keys, size):
+def s3_fifo(keys, size, **ends):
     """As algorithm 1 of the paper has it; ghosts are the last departures from the small queue, as many as the main one holds."""
     small_size = max(1, size // 10)
     main_size = max(1, size - small_size)
-    small, main, ghosts, uses, hits = [], [], [], {}, []
+    small, main, ghosts, uses, hits, ending = [], [], [], {}, [], Ending(keys, **ends)
 
     def evict_from_main():
         while True:
@@ -88,7 +116,10 @@ def s3_fifo(keys, size):
                 ghosts.append(key)
                 return
 
-    for key in keys:
+    for position, key in enumerate(keys):
+        for gone in ending.leaving(position, uses):
+            (small if gone in small else main).remove(gone)
+            del uses[gone]
         hits.append(key in uses)
         if key in uses:
             uses[key] = min(uses[key] + 1, 3)
@@ -105,4 +136,5 @@ def s3_fifo(keys, size):
         else:
             small.append(key)
         uses[key] = 0
+        ending.fetch(position)
     return hits

@@ -61,9 +61,13 @@ def test_keys_of_any_kind_of_number_give_one_curve():
     assert all(np.array_equal(one.hit_ratio, curves[0].hit_ratio) for one in curves)
 
 
-@pytest.mark.parametrize("sample", [None, 1.0])
-def test_writes_and_age_are_exact(sample):
-    """Together and apart, as the real cache has them: keys are tags, and what is written is stale."""
+@pytest.mark.parametrize(
+    ("policy", "sample", "mean", "worst"),
+    [("lru", None, 1e-12, 1e-12), ("lru", 1.0, 1e-12, 1e-12), ("w_tinylfu", None, 0.006, 0.02)],
+)
+def test_writes_and_age_are_as_the_real_cache_has_them(policy, sample, mean, worst):
+    """Together and apart: keys are tags, and what is written is stale. LRU exactly; W-TinyLFU's hash seeds differ."""
+    errors = []
     chance = np.random.default_rng(11)
     keys, at_ns = zipf(4_000, keys=200), np.cumsum(chance.integers(0, 10**9, 4_000))
     is_read = chance.random(len(keys)) > 0.08
@@ -75,14 +79,15 @@ def test_writes_and_age_are_exact(sample):
     stale_at = np.searchsorted(reads, following)
     for written, ttl_s in [(True, None), (True, 40.0), (False, 40.0)]:
         accesses = Accesses(keys[reads], at_ns[reads], stale_at if written else None)
-        curve = miss_ratio_curve(accesses, SIZES, ttl_s=ttl_s, sample=sample)
+        curve = miss_ratio_curve(accesses, SIZES, policy=policy, ttl_s=ttl_s, sample=sample)
         seen = slice(None) if written else reads
         for size, predicted in zip(SIZES, curve.hit_ratio, strict=True):
-            settings = CacheSettings(max_entries=size, max_bytes=None, ttl_s=ttl_s)
+            settings = CacheSettings(policy, size, None, ttl_s)
             measured = measured_hit_ratio(
                 keys[seen].tolist(), settings, at_ns=at_ns[seen].tolist(), is_read=is_read[seen].tolist()
             )
-            assert predicted == pytest.approx(measured, abs=1e-12)
+            errors.append(abs(predicted - measured))
+    assert np.mean(errors) <= mean and max(errors) <= worst
 
 
 def test_an_operations_own_time_bounds_that_of_the_cache():
@@ -177,7 +182,7 @@ def test_default_sizes_reach_from_a_hundredth_to_all():
         ({"sample": float("nan")}, "sample", "nan"),
         ({"ttl_s": 0.0}, "ttl", "above 0"),
         ({"ttl_s": 5.0}, "ttl", "times"),
-        ({"ttl_s": 5.0, "policy": "fifo"}, "ttl", "not for fifo"),
+        ({"ttl_s": 5.0, "policy": "fifo"}, "ttl", "times"),
     ],
 )
 def test_what_has_no_model_is_refused(given, reason, told):
@@ -188,10 +193,8 @@ def test_what_has_no_model_is_refused(given, reason, told):
     assert "\n" not in caught.value.text
 
 
-def test_writes_have_a_model_for_lru_alone():
-    """And an empty trace has none."""
-    with pytest.raises(MemlabError, match="holds writes"):
-        miss_ratio_curve(Accesses(np.array([1, 1]), stale_at=np.array([1, 2])), policy="sieve")
+def test_an_empty_trace_has_no_model():
+    """Nothing was asked."""
     with pytest.raises(MemlabError, match="no access"):
         miss_ratio_curve(Accesses(np.zeros(0, dtype=np.int64)))
 
@@ -223,6 +226,23 @@ def test_a_hundredth_of_a_long_trace_is_enough(real):
         np.abs(miss_ratio_curve(Accesses(keys), sample=0.01, seed=seed).hit_ratio - exact.hit_ratio).mean() for seed in range(10)
     ]
     assert max(errors) <= 0.005
+
+
+@pytest.mark.serial
+def test_a_small_w_tinylfu_behaves_like_a_large_one(real):
+    """The whole of cache2k-web07 at 1 %: of ten seeds the worst is half a point off on average, and 1.2 at any of four sizes.
+
+    Its window adapts, and settles elsewhere for other hashes of the keys: the whole trace under three of them differs by 0.1.
+    """
+    keys = real("cache2k-web07")
+    sizes = default_sizes(len(np.unique(keys)))[5:9]
+    exact = miss_ratio_curve(Accesses(keys), sizes, policy="w_tinylfu").hit_ratio
+    errors = [
+        np.abs(miss_ratio_curve(Accesses(keys), sizes, policy="w_tinylfu", sample=0.01, seed=seed).hit_ratio - exact)
+        for seed in range(10)
+    ]
+    assert max(one.mean() for one in errors) <= 0.005
+    assert max(one.max() for one in errors) <= 0.012
 
 
 def test_its_frame_is_plain():

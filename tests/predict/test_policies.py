@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memlab.experiment.cached import measured_hit_ratio
-from memlab.predict.policies import POLICIES, replay
+from memlab.predict.policies import POLICIES, Endings, replay
 from memlab.settings import CacheSettings
 from tests.predict import plain
 
@@ -21,6 +21,26 @@ def test_hits_are_those_of_a_plain_replay(policy, trace, size):
     """Access by access, for any size."""
     found = replay(np.array(trace), 31, policy, size)
     assert found.tolist() == PLAIN[policy](trace, size)
+
+
+@pytest.mark.parametrize("policy", PLAIN)
+@given(trace=traces, size=sizes, ttl=st.one_of(st.none(), st.integers(1, 60)), every=st.integers(2, 9), seed=st.integers(0, 99))
+def test_writes_and_age_too(policy, trace, size, ttl, every, seed):
+    """What is written leaves at once, what is too old when it is asked for; access by access."""
+    keys = np.array(trace)
+    chance = np.random.default_rng(seed)
+    at = np.cumsum(chance.integers(0, 5, len(keys)))
+    written = np.flatnonzero(chance.integers(0, every, len(keys)) == 0)  # before these accesses, the key of another
+    target = chance.integers(0, 31, len(written))
+    stale_at = np.array(
+        [
+            min((when for when, what in zip(written, target, strict=True) if what == key and when > place), default=len(keys))
+            for place, key in enumerate(trace)
+        ]
+    )
+    endings = Endings.of(keys, at, stale_at, None if ttl is None else np.full(len(keys), ttl))
+    found = replay(keys, 31, policy, size, endings=endings)
+    assert found.tolist() == PLAIN[policy](trace, size, at=at.tolist(), ttl=ttl, stale_at=stale_at.tolist())
 
 
 @pytest.mark.parametrize("policy", PLAIN)
