@@ -601,7 +601,7 @@ class _Running:
         }
         known = _notebook_parameters(sweep.notebook)
         parameters = {name: value for name, value in parameters.items() if name in known}
-        timeout_s = 120 + (10 if sweep.point_s is None else 2) * sweep.expected_s(point)
+        timeout_s = 120 + (10 if sweep.point_s is None else 4) * sweep.expected_s(point)
         bench.begin(sweep.notebook, self._draft, parameters, timeout_s)
 
     @property
