@@ -64,8 +64,8 @@ def bench(runs: Sequence[Run]) -> Chapter:
     text = "\n\n".join(
         [
             "Engine and bare libraries take turns inside one run, so that a slow moment of the host meets both. A ratio of times "
-            "below one, or of rates above one, is faster than the bare library. *Met* goes by the figure itself: where an interval "
-            "reaches across what was to be reached, another run may say otherwise.",
+            "below one, or of rates above one, is faster than the bare library. *Met* goes by the figure itself: where an "
+            "interval reaches across what was to be reached, another run may say otherwise.",
             table(heads, told),
             chart("bench", "Engine over bare libraries, with intervals over blocks that took turns."),
             "What belongs to the figures, recall@10 among it:",
@@ -104,6 +104,7 @@ def operations(runs: Sequence[Run]) -> Chapter:
         "files were dropped from the page cache. The floor is a call through the same path that does nothing. A bulk "
         "operation is "
         "judged by the time of one of its items.",
+        _index(largest),
         chart("operations", "p95 over target of the slowest operations; the line is the target itself."),
         "### What is slow, and why",
         _why(largest, slow[:_SLOWEST]),
@@ -120,6 +121,18 @@ def operations(runs: Sequence[Run]) -> Chapter:
     if largest.summary["discovery"]:
         parts += ["### What discovery costs", _discovery(largest)]
     return Chapter(headline, "\n\n".join(parts), drawings)
+
+
+def _index(run: Run) -> str:
+    """Return how vectors were searched: approximate search is never told without its recall."""
+    kind, train_at, target = (
+        Figure.of(run, f"settings.candidate.index.{name}") for name in ("kind", "train_at", "recall_target")
+    )
+    return (
+        f"Vectors are searched by the index of kind {mark(kind)}, exactly below {mark(train_at, ',')} memories and above it with an "
+        f"effort that is calibrated to a recall@10 of {mark(target, 'g')}{by(run)}; the recall that was reached against exact search "
+        "stands with the speed table."
+    )
 
 
 def _share(one: Mapping[str, Any]) -> float | None:
