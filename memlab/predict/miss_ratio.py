@@ -249,11 +249,8 @@ def _miniatures(accesses: Accesses, sampler: Sampler, sizes: Ints, policy: Polic
         misses = _miniature(accesses, sampler, drawn, sizes[places], policy)
         ratios[places] = np.clip(1.0 - misses.mean(axis=1), 0.0, 1.0)
         chances[places] = STUDENT * np.std(misses, axis=1, ddof=1) / np.sqrt(GROUPS)
-        if len(drawn) < sampler.distinct:
-            halved = _miniature(accesses, sampler, drawn[::2], sizes[places], policy)
-            changed = max(changed, float(np.abs(misses.mean(axis=1) - halved.mean(axis=1)).max()))
-        else:
-            chances[places] = 0.0
+        halved = _miniature(accesses, sampler, drawn[::2], sizes[places], policy)
+        changed = max(changed, float(np.abs(misses.mean(axis=1) - halved.mean(axis=1)).max()))
     return ratios, chances + changed
 
 
