@@ -129,8 +129,10 @@ def _index(run: Run) -> str:
         Figure.of(run, f"settings.candidate.index.{name}") for name in ("kind", "train_at", "recall_target")
     )
     return (
-        f"Vectors are searched by the index of kind {mark(kind)}, exactly below {mark(train_at, ',')} memories and above it with an "
-        f"effort that is calibrated to a recall@10 of {mark(target, 'g')}{by(run)}; the recall that was reached against exact search "
+        f"Vectors are searched by the index of kind {mark(kind)}, exactly below {mark(train_at, ',')} memories and above it "
+        f"with an "
+        f"effort that is calibrated to a recall@10 of {mark(target, 'g')}{by(run)}; the recall that was reached against exact "
+        f"search "
         "stands with the speed table."
     )
 
