@@ -15,6 +15,7 @@ from memlab.experiment.tune import Constraint, Outcome, Task
 from memlab.measure.stats import Interval
 from memlab.settings import Settings
 from memlab.workload.spec import workload
+from memlab.workload.trace import RECORDED
 
 TRAFFIC = workload({"mix": {"episodic.recall": 1.0}, "arrivals": {"rate_per_s": 100.0}})
 
@@ -203,6 +204,14 @@ def test_workloads_come_from_yaml_and_from_traces(tmp_path):
     assert tune.workload_of(tmp_path / "arrivals.parquet").arrivals.kind == "trace"
     polars.DataFrame({"key": [1, 2, 1]}).write_parquet(tmp_path / "keys.parquet")
     assert tune.workload_of(tmp_path / "keys.parquet").popularity.trace is not None
+    usual = {"took_ns": 1, "cacheable": True, "session": 1, "key": 1, "labels": [1], "ttl_s": None, "outcome": "ok"}
+    row = {**usual, "request_bytes": 1, "answer_bytes": 1, "cached": False}
+    calls = [("episodic.recall", True, 0), ("episodic.recall", True, 1), ("episodic.remember", False, 2)]
+    recorded = [{**row, "operation": name, "reads": reads, "at_ns": at * 10**9} for name, reads, at in calls]
+    polars.DataFrame(recorded, schema=RECORDED).write_parquet(tmp_path / "recorded.parquet")
+    told = tune.workload_of(tmp_path / "recorded.parquet")
+    assert told.mix == pytest.approx({"episodic.recall": 2 / 3, "episodic.remember": 1 / 3})
+    assert told.arrivals.kind == "trace" and told.popularity.trace is not None
     polars.DataFrame({"other": [1]}).write_parquet(tmp_path / "other.parquet")
     (tmp_path / "text.parquet").write_text("no parquet")
     (tmp_path / "list.yaml").write_text("[1]")
