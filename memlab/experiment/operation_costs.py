@@ -17,7 +17,6 @@ says "too few".
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import gc
 import inspect
@@ -122,16 +121,12 @@ class _Floor(Engine):
     """An engine that does nothing: the way there and back."""
 
     async def run(self, requests: Sequence[Request]) -> list[Outcome]:
-        executor = self._readers if lookup(requests[0].operation).reads else self._writer
-        await _through(executor)
+        workers = self._readers if lookup(requests[0].operation).reads else self._writer
+        await workers.run(_nothing)
         return [Response(None) for _ in requests]
 
     def _peek(self, request: Request) -> Response | None:
         return None if inspect.isgeneratorfunction(lookup(request.operation).plan) else Response(None)
-
-
-async def _through(executor: Any) -> None:
-    await asyncio.wrap_future(executor.submit(_nothing))
 
 
 def _nothing() -> None:
