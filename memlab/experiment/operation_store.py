@@ -107,34 +107,37 @@ class Filled:
 
 
 class Spending:
-    """The calls of one operation on one copy, each about memories that no earlier call of it was about.
+    """The calls that are made on one copy, each about memories that no earlier one was about.
 
-    Args:
-        operation: whatever it changes, a tenth of the store at most is added or used up before `is_spent`.
+    A tenth of the store at most is added or used up before the copy is spent.
     """
 
-    def __init__(self, filled: Filled, operation: Operation) -> None:
+    def __init__(self, filled: Filled) -> None:
         self._filled = filled
-        self._operation = operation
         self._ids = {layer: list(ids) for layer, ids in filled.ids.items()}
-        self._named = _named_layers(filled, operation)
+        self._named: dict[str, frozenset[str]] = {}
         self._changed = 0
 
-    @property
-    def is_spent(self) -> bool:
-        """Whether a new copy is needed for the next call."""
-        if self._operation.cost == "job":  # what a job found to do is done, and the next would find nothing
+    def is_spent(self, operation: Operation) -> bool:
+        """Return whether the next call of an operation needs a new copy."""
+        if operation.cost == "job":  # what a job found to do is done, and the next would find nothing
             return self._changed > 0
         if self._changed >= max(_SPENT_SHARE * self._filled.memories, _LEAST):
             return True
-        return any(len(self._ids[layer]) <= len(self._filled.ids[layer]) // 2 for layer in self._named)
+        return any(len(self._ids[layer]) <= len(self._filled.ids[layer]) // 2 for layer in self._names(operation))
 
-    def next(self) -> dict[str, Any]:
+    def next(self, operation: Operation) -> dict[str, Any]:
         """Return the parameters of the next call."""
-        taken = {layer: [ids.pop()] if layer in self._named else ids for layer, ids in self._ids.items()}
-        given = self._operation.example(self._filled.chance, self._filled.examples(taken))
-        self._changed += self._operation.item_count(self._operation.validate(given))
+        named = self._names(operation)
+        taken = {layer: [ids.pop()] if layer in named else ids for layer, ids in self._ids.items()}
+        given = operation.example(self._filled.chance, self._filled.examples(taken))
+        self._changed += operation.item_count(operation.validate(given))
         return given
+
+    def _names(self, operation: Operation) -> frozenset[str]:
+        if operation.name not in self._named:
+            self._named[operation.name] = _named_layers(self._filled, operation)
+        return self._named[operation.name]
 
 
 def _named_layers(filled: Filled, operation: Operation) -> frozenset[str]:
