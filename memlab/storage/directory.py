@@ -20,6 +20,7 @@ from memlab.storage.records import NAMES
 from memlab.storage.vectors import Selection
 
 NEVER = np.iinfo(np.int64).max
+_NOT_A_TIME = np.iinfo(np.int64).min  # as NumPy has it
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LAYER_CODES: Mapping[str, int] = {name: code for code, name in enumerate(NAMES)}  # below 16
 KINDS = ("event", "fact", "principle", "concept", "record")
@@ -47,7 +48,7 @@ def naive(microseconds: int) -> datetime:
 def timestamps(microseconds: Sequence[int]) -> np.ndarray:
     """Return microseconds since 1970 as a column of DuckDB's TIMESTAMP, NEVER as its NULL."""
     values = np.array(microseconds, np.int64)
-    values[values == NEVER] = np.iinfo(np.int64).min  # NumPy's "not a time"
+    values[values == NEVER] = _NOT_A_TIME
     return values.view("datetime64[us]")
 
 
