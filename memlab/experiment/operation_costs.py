@@ -54,6 +54,7 @@ ALONE: Mapping[str, Any] = {"cache": None, "batch": None, "pool": None}
 PARTS = 5
 _SEED = 7
 _SECONDS = 2.0
+_PATIENCE = 4  # times the time of a part that it may take with its copies
 _PILOTS = 3  # calls that tell how many are to be made; they are warm-up
 _MEMORY_CALLS = 20  # of a part, not timed, between two looks at the resident size
 _ORDER = {"read": 0, "discovery": 1, "complex": 2, "write": 3, "bulk": 4, "job": 5}
@@ -227,7 +228,11 @@ class _Costs:
         self._grew(one, grown)
 
     async def _turns(self, turn: Callable[[int, bool], Any], pilots: int = _PILOTS) -> int:
-        """Take turns part by part, as long as the time of each lasts, one at least; return the fewest of a part."""
+        """Take turns part by part, as long as the time of each lasts, one at least; return the fewest of a part.
+
+        A job is asked once on each copy of the store, and copying a large one takes longer than many a job: a part also ends
+        when it has taken several times its own time.
+        """
         for _ in range(pilots):
             await turn(0, True)
             if self._spent_ns > self._budget_ns:
@@ -235,7 +240,9 @@ class _Costs:
         fewest = self._most
         for part in range(self._parts):
             self._spent_ns = done = 0
-            while done == 0 or (done < self._most and self._spent_ns < self._budget_ns / self._parts):
+            allowed_ns = self._budget_ns / self._parts
+            end_ns = clock.monotonic_ns() + _PATIENCE * allowed_ns
+            while done == 0 or (done < self._most and self._spent_ns < allowed_ns and clock.monotonic_ns() < end_ns):
                 await turn(part, False)
                 done += 1
             fewest = min(fewest, done)
