@@ -44,6 +44,7 @@ DIFFERENCES = ("foreign_mark", "foreign_id", "altered", "unknown_text", "probe_a
 _LETTERS = "bcdfghjklmnpqrstvwxz"  # no vowels: a mark is no word of any text
 _MARK = re.compile(r"\bqq[bcdfghjklmnpqrstvwxz]{10}\b")
 _ID = re.compile(r"\b[a-z]{2}_[0-9a-f]{6,}\b")
+_SENTENCE_END = re.compile(r"[.!?…;\n]+")
 _PROBE_SHARE = 0.05  # of calls ask for a memory of another session by its id
 _JOB_SHARE = 0.05  # of jobs that are drawn are sent: each looks through a whole session
 _QUESTIONS = 20  # different ones of an operation
@@ -116,6 +117,11 @@ class Witness:
 
     def _differs(self, kind: str, call: Call, told: str) -> None:
         self.differences.append(Difference(kind, call.operation, told))
+
+
+def _marked(text: str, mark: str) -> str:
+    """Return a text as one sentence that bears the mark: consolidation takes up single sentences."""
+    return f"{_SENTENCE_END.sub(',', text)} {mark}"
 
 
 def _memories(plain: Any) -> Iterator[tuple[str, str]]:
@@ -224,7 +230,7 @@ class _Stress:
         self._reading = Examples(contents=texts, tags=tags)
         makers = [one for one in operations() if _makes_one(one) and one.name != "session.create"]
         for session in sessions:
-            marked = [f"{text} {self._witness.mark[session]}" for text in texts]
+            marked = [_marked(text, self._witness.mark[session]) for text in texts]
             self._ids[session] = {}
             self._writing[session] = Examples(ids=self._ids[session], contents=marked, tags=tags)
             dealt = zip(marked, corpus.events["tags"].to_list(), strict=True)

@@ -10,6 +10,7 @@ from memlab import engine
 from memlab.experiment import isolation
 from memlab.experiment.isolation import Witness
 from memlab.middleware import cache
+from memlab.operations.clusters import central_sentences
 from memlab.storage.directory import Directory
 from memlab.storage.vectors import Selection
 from memlab.workload.mix import Call
@@ -82,6 +83,17 @@ def test_without_the_session_in_the_cache_key_it_goes_red(monkeypatch):
     summary = stress()
     assert summary["differences"]["foreign_mark"] + summary["differences"]["foreign_id"] > 3
     assert summary["differences"]["probe_answered"] == 0, "storage itself keeps sessions apart"
+
+
+def test_a_mark_survives_consolidation():
+    """Whatever sentence of a session's texts is taken up, it bears the mark."""
+    texts = [
+        isolation._marked(text, "qqmark")
+        for text in ("The tea is cold. Bo left! Why?", "Ada came…\nThe engine broke; it rained.")
+    ]
+    sentences = central_sentences([f"{text} 17" for text in texts], 10)
+    assert sentences
+    assert all("qqmark" in sentence.text for sentence in sentences)
 
 
 @pytest.fixture
