@@ -56,7 +56,7 @@ def by_callers(frame: polars.DataFrame, height: int = 260) -> theme.Drawing:
         alt.Y("value:Q", title=title, scale=scale, axis=axis), alt.Shape("way:N", title=None, scale=shapes)
     )
     asked = alt.Chart(alt.Data(values=bounds)).encode(x, alt.Y("value:Q", title=title, scale=scale, axis=axis))
-    ticks = asked.mark_tick(thickness=2, size=26, color=theme.INK)
+    ticks = asked.mark_tick(orient="horizontal", thickness=2, size=26, color=theme.INK)
     words = asked.mark_text(align="left", dx=16, fontSize=10, color=theme.MUTED).encode(alt.Text("bound:N"))
     return (ticks + words + lines + bars + marks).properties(width=theme.WIDTH - 40, height=height)
 
