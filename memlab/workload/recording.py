@@ -104,9 +104,17 @@ class TraceRecorder:
     def __call__(
         self, request: Request, started_ns: int, finished_ns: int, response: Response | None, error: BaseException | None
     ) -> None:
-        """Take one call."""
+        """Take one call; whatever goes wrong here is no failure of the call, which is then counted as dropped."""
         if self._is_paused or self._is_closed:
             return
+        try:
+            self._take(request, started_ns, finished_ns, response, error)
+        except Exception:  # noqa: BLE001
+            self._dropped += 1
+
+    def _take(
+        self, request: Request, started_ns: int, finished_ns: int, response: Response | None, error: BaseException | None
+    ) -> None:
         declared, rule = self._rules.get(request.operation) or self._learn(request.operation)
         keeps = rule.keeps
         try:

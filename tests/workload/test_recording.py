@@ -117,6 +117,18 @@ def test_parameters_without_a_form_are_not_cacheable(recorder, path, monkeypatch
     assert frame["key"].n_unique() == 2
 
 
+def test_a_fault_of_the_recorder_is_no_failure_of_the_call(recorder, path, monkeypatch):
+    """The caller gets the answer; the call is counted as dropped, the next one is recorded."""
+    weigh = recording.weigh
+    monkeypatch.setattr(recording, "weigh", lambda value: (_ for _ in ()).throw(RuntimeError("bug")))
+    told(recorder, asked(), 1)
+    monkeypatch.setattr(recording, "weigh", weigh)
+    told(recorder, asked(), 2)
+    assert recorder.statistics()["dropped"] == 1
+    recorder.close()
+    assert load(path).frame["at_ns"].to_list() == [2]
+
+
 def test_nothing_of_the_content_is_in_the_file(tmp_path, path):
     """No word, tag or session id; and hashes of two recordings have nothing in common."""
     paths = [path, tmp_path / "again.parquet"]
