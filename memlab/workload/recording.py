@@ -12,6 +12,7 @@ When the disk is slower than the traffic, further calls are counted as dropped, 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import secrets
 import shutil
@@ -32,12 +33,13 @@ from memlab.errors import ErrorType, MemlabError, internal, validation
 from memlab.measure.clock import SYSTEM, Clock
 from memlab.middleware.cache import Rule, canonical, weigh
 from memlab.operations.registry import Operation, lookup
-from memlab.values import Request, Response
+from memlab.values import Request, Response, Table
 from memlab.workload.trace import PARTS
 
 FLUSH_ROWS = 8_192
 FLUSH_S = 5.0
 MOST_WAITING = 8 * FLUSH_ROWS
+_WEIGHED = 4  # memories of a list
 _MOST_KNOWN = 1 << 16  # hashes and sizes remembered; then they are made again
 _NUMBERS = ("at_ns", "took_ns", "session", "key", "ttl_s", "request_bytes", "answer_bytes")
 _TYPES = {"session": "Q", "key": "Q", "ttl_s": "d"}
@@ -211,10 +213,7 @@ class TraceRecorder:
         labels = [self._hash(name) for name in names]
         if response is None:
             return labels, 0
-        try:
-            size = weigh(response.value)[0]
-        except (TypeError, ValueError, OverflowError):
-            size = sys.getsizeof(response.value)
+        size = _size(response.value)
         if keeps:
             if len(self._answers) >= _MOST_KNOWN:
                 self._answers.clear()
@@ -307,6 +306,16 @@ def in_order(parts: Sequence[Path]) -> Iterator[pa.Table]:
         if ready:
             yield kept.slice(0, ready)
         kept = kept.slice(ready)
+
+
+def _size(answer: Any) -> int:
+    """Return what an answer takes; of a long list, by what its first memories take: weighing fifty takes 30 µs."""
+    try:
+        if type(answer) is Table and len(answer) > _WEIGHED:
+            return weigh(tuple(itertools.islice(answer, _WEIGHED)))[0] * len(answer) // _WEIGHED
+        return weigh(answer)[0]
+    except (TypeError, ValueError, OverflowError):
+        return sys.getsizeof(answer)
 
 
 def _by_time(table: pa.Table) -> pa.Table:

@@ -117,6 +117,15 @@ def test_parameters_without_a_form_are_not_cacheable(recorder, path, monkeypatch
     assert frame["key"].n_unique() == 2
 
 
+def test_a_long_answer_is_weighed_by_its_first_memories(path, tmp_path):
+    """Fifty alike: within a tenth of what the cache would say."""
+    with TraceRecorder(path) as recorder, Memory.open(tmp_path / "m.duckdb", recorder=recorder) as memory:
+        memory.episodic.bulk_remember([{"content": f"tea at {number}", "tags": ["a"]} for number in range(50)])
+        answer = memory.episodic.list_events(limit=50)
+    assert len(answer) == 50
+    assert load(path).frame["answer_bytes"].to_list()[-1] == pytest.approx(recording.weigh(answer)[0], rel=0.1)
+
+
 def test_a_fault_of_the_recorder_is_no_failure_of_the_call(recorder, path, monkeypatch):
     """The caller gets the answer; the call is counted as dropped, the next one is recorded."""
     weigh = recording.weigh
