@@ -19,6 +19,7 @@ from memlab.guide.figures import Figure, mark, name_run
 from memlab.guide.tables import derived, table
 
 _SLOWEST = 12
+_KEPT = {True: "yes", False: "**no**", None: "too few"}
 _HOT_LINES = 15
 _CODE = 60  # characters of a line of code that are shown
 _STEEPEST = 12
@@ -159,7 +160,7 @@ def _why(run: Run, names: Sequence[str]) -> str:
     rows = []
     for name in names:
         one = run.summary["operations"][name]
-        spent = sorted({**one["phases_ms"], "the rest": one["other_ms"] or 0.0}.items(), key=lambda item: -item[1])
+        spent = sorted({**one["phases_ms"], "outside storage": one["other_ms"] or 0.0}.items(), key=lambda item: -item[1])
         mean = one["warm"]["mean_ms"]["value"] or 1.0
         where = ", ".join(f"{phase} {said(run, ms / mean, '.0%')}" for phase, ms in spent[:2])
         prefix = f"operations.{name}.{_judged(one)}"
@@ -167,8 +168,8 @@ def _why(run: Run, names: Sequence[str]) -> str:
             [
                 f"`{said(run, name)}`",
                 *cells(run, prefix, (("p95_ms", ".3g±"),)),
-                at(run, f"operations.{name}.target_p95_ms", "g"),
-                said(run, _share(one), ".2f"),
+                at(run, f"operations.{name}.target_p95_ms", ",g"),
+                said(run, _share(one), ".2%"),
                 where,
                 name_run(run.id),
             ]
@@ -178,17 +179,26 @@ def _why(run: Run, names: Sequence[str]) -> str:
 
 
 def _operations_table(run: Run) -> str:
-    rows = []
+    """Return a table for each layer: whole names would leave no room for figures."""
+    layers: dict[str, list[str]] = {}
     for name, one in run.summary["operations"].items():
+        layers.setdefault(one["layer"], []).append(name)
+    return "\n\n".join(f"**{layer}**\n\n{_layer_table(run, names)}" for layer, names in layers.items())
+
+
+def _layer_table(run: Run, names: Sequence[str]) -> str:
+    rows = []
+    for name in names:
+        one = run.summary["operations"][name]
         prefix = f"operations.{name}"
         judged = f"{prefix}.{_judged(one)}"
         rows.append(
             [
-                f"`{said(run, name)}`" + (" per item" if one["per_item"] else ""),
+                f"`{said(run, name.partition('.')[2])}`" + (", an item" if one["per_item"] else ""),
                 *cells(run, judged, (("p50_ms", ".3g"), ("p95_ms", ".3g±"))),
                 *cells(run, f"{prefix}.warm", (("p99_ms", ".3g"),)),
-                at(run, f"{prefix}.target_p95_ms", "g"),
-                {True: "yes", False: "**no**", None: "too few"}[one["met"]],
+                at(run, f"{prefix}.target_p95_ms", ",g"),
+                _KEPT[one["met"]],
                 *cells(run, prefix, (("over_floor", ".3g"), ("repeated.p50_ms", ".3g"), ("cold.mean_ms", ".3g"))),
                 *cells(run, f"{prefix}.warm", (("throughput_per_s", ",.0f"), ("failed", ","))),
                 name_run(run.id),
