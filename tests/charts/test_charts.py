@@ -210,3 +210,44 @@ def test_a_front_joins_its_own_points_alone():
     lines, marks = charts.trade(frame, *by, joined=charts.By("best", "")).to_dict()["layer"]
     assert (len(lines["data"]["values"]), len(marks["data"]["values"])) == (2, 3)
     assert len(charts.trade(frame, *by).to_dict()["layer"][0]["data"]["values"]) == 3
+
+
+def test_intervals_are_drawn_with_what_they_are_held_against():
+    """One row a label, a legend of the series, bars where there is an interval, ticks where there is a mark; no e+2 on the "
+    "axis."""
+    frame = pl.DataFrame(
+        [
+            {"label": "steady", "series": "defaults", "value": 363.0, "low": 360.0, "high": 366.0, "mark": 400.0},
+            {"label": "steady", "series": "bounded", "value": 334.0, "low": None, "high": None, "mark": None},
+            {"label": "nothing known", "series": "bounded", "value": None, "low": None, "high": None, "mark": None},
+        ]
+    )
+    svg = charts.to_svg(charts.intervals(frame, x_title="held (MB)", mark="asked", line=100.0, logarithmic=False, title="Found"))
+    words = texts(svg)
+    for word in ("Found", "steady", "defaults", "bounded", "held (MB)   ( | asked)"):
+        assert word in words, word
+    assert "nothing known" not in words
+    assert not [word for word in words if "e+" in word]
+    assert "stroke-dasharray" in svg
+    without = charts.to_svg(charts.intervals(frame.drop("mark"), x_title="held (MB)"))
+    assert "asked" not in " ".join(texts(without))
+
+
+def test_lines_follow_each_series():
+    """A line and its points for each series, intervals where they are, both axes with their titles, a legend only of several."""
+    rows = [
+        {"x": size, "series": name, "y": size**power, "low": size**power * 0.9, "high": size**power * 1.1}
+        for name, power in (("flat", 0.0), ("steep", 1.0))
+        for size in (1_000, 10_000, 100_000)
+    ]
+    frame = pl.DataFrame(rows)
+    drawing = charts.lines(frame, x_title="memories", y_title="p50 (ms)", logarithmic_x=True, logarithmic_y=True, title="Growth")
+    svg = charts.to_svg(drawing)
+    words = texts(svg)
+    for word in ("Growth", "memories", "p50 (ms)", "flat", "steep"):
+        assert word in words, word
+    alone = charts.lines(
+        frame.filter(pl.col("series") == "flat").drop("low", "high"), x_title="memories", y_title="p50 (ms)", points=False
+    )
+    assert "flat" not in texts(charts.to_svg(alone))
+    assert len(charts.to_svg(alone)) < len(svg)

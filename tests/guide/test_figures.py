@@ -165,10 +165,12 @@ def test_every_figure_is_followed_by_its_run():
 
 
 def test_a_row_that_names_its_run_says_so_once():
-    """In a table's row, or a line of code, the run's own figures need no citation; another run's do."""
+    """In a table's row, a paragraph or a line of code, the run's own figures need no citation; another run's do."""
     style = documents.readable({RUN: "a3f1", OTHER: "b7d9"})
     row = f"| {mark(Figure(12, (RUN,)))} | {mark(Figure(13, (OTHER,)))} | {name_run(RUN)} |"
     assert cite(row, style) == "| 12 | 13<sup>[b7d9](#run-b7d9)</sup> | [a3f1](#run-a3f1) |\n"
+    paragraph = f"It took {mark(Figure(12, (RUN,)))} and {mark(Figure(13, (OTHER,)))} ({name_run(RUN)})."
+    assert cite(paragraph, style) == "It took 12 and 13<sup>[b7d9](#run-b7d9)</sup> ([a3f1](#run-a3f1)).\n"
     code = f"``` toml\nsize = {mark(Figure(12, (RUN,)))}  # {name_run(RUN)}\n```\nafter {mark(Figure(12, (RUN,)))}"
     assert cite(code, style) == "``` toml\nsize = 12  # a3f1\n```\nafter 12<sup>[a3f1](#run-a3f1)</sup>\n"
     with pytest.raises(MemlabError) as caught:
