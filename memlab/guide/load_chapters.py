@@ -121,9 +121,8 @@ def _gap(runs: Sequence[Run]) -> str:
         for run in runs
     ]
     return (
-        "Poisson arrivals' response times over the waiting callers', at nine tenths of their throughput or what the run says. "
-        "Callers "
-        "that wait ask less while the engine is slow; arrivals do not, and meet the queue.\n\n"
+        f"Poisson arrivals' response times over the waiting callers', at {at(runs[0], 'open_share', 'g')} of their throughput"
+        f"{by(runs[0])}. Callers that wait ask less while the engine is slow; arrivals do not, and meet the queue.\n\n"
         + table(["callers", "p50", "p95", "p99", "run"], rows)
     )
 
@@ -192,7 +191,7 @@ def rate(runs: Sequence[Run]) -> Chapter:
         [
             "Open loops, each at one rate, by a sequential search: a rate that is kept raises the next, one that is not "
             "lowers it. The "
-            "interval is that of the search's own estimate, of one evening on one host.",
+            "interval is that of the search's own estimate, on this host at that time.",
             *(chart(name, "Trials: rate against p99, and the interval that was found.") for name in drawings),
             table(["rate (per s)", "p99 (ms)", "kept", "run"], rows),
         ]
