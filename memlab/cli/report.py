@@ -37,5 +37,6 @@ def report(
     if written.not_run:
         typer.echo(f"not run: {', '.join(written.not_run)}", err=True)
     if written.failed:
-        typer.echo(f"failed: {', '.join(written.failed)}; their notebooks in '{results}' hold the error", err=True)
+        for line in written.failed:
+            typer.echo(f"failed: {line}", err=True)
         raise typer.Exit(1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -27,11 +28,18 @@ FLAME = "flame.html"
 _PACKAGE = Path(__file__).resolve().parents[1]
 _WORK = _PACKAGE / "experiment" / "profiled_work.py"
 _TIMEOUT_S = 900.0
+# Arrow's own allocator reserves a gigabyte of addresses at once, which memray would count as held; the system's does not.
+_ENVIRONMENT = {"ARROW_DEFAULT_MEMORY_POOL": "system"}
 _MOST_LINES = 25
-_EVENT_LOOP = "the event loop, its waiting for storage's threads included"
+# Lines in which a thread waits, by file and what stands in them: samples there are no work.
+_WAITS = {
+    ("experiment/profiled_work.py", "asyncio.run("): "the event loop, its waiting for storage's threads included",
+    ("middleware/workers.py", "_steps.get()"): "a storage thread's waiting for work",
+}
 _SCHEMA = {
     "where": pl.String,
     "code": pl.String,
+    "waiting": pl.Boolean,
     "share": pl.Float64,
     "python": pl.Float64,
     "native": pl.Float64,
@@ -44,7 +52,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         summary: the hottest lines with the shares of the samples, what memory was held and allocated, and by what.
-        lines: where, code, share, python, native, system; the hottest first. Shares are of all samples, in [0, 1].
+        lines: where, code, waiting, share, python, native, system; the hottest first. Shares are of all samples, in [0, 1].
         allocations: where, bytes, of the allocations of the whole process, the largest first.
         flame: the flame graph; None where nothing is kept.
     """
@@ -131,9 +139,9 @@ def hot_lines(profile: Mapping[str, Any]) -> pl.DataFrame:
         for line in file["lines"]:
             parts = [line[f"n_{part}"] / 100 for part in ("cpu_percent_python", "cpu_percent_c", "sys_percent")]
             if sum(parts) > 0:
-                is_loop = path == _WORK and "asyncio.run" in line["line"]
-                code = _EVENT_LOOP if is_loop else line["line"].strip()
-                rows.append((f"{where}:{line['lineno']}", code, sum(parts), *parts))
+                waits = [said for (file, code), said in _WAITS.items() if where == f"memlab/{file}" and code in line["line"]]
+                code = waits[0] if waits else line["line"].strip()
+                rows.append((f"{where}:{line['lineno']}", code, bool(waits), sum(parts), *parts))
     frame = pl.DataFrame(rows, schema=_SCHEMA, orient="row")
     return frame.sort("share", descending=True).head(_MOST_LINES)
 
@@ -177,7 +185,13 @@ def _done(job: Job) -> Done:
 def _run(command: Sequence[str], folder: Path) -> None:
     try:
         done = subprocess.run(
-            [sys.executable, "-m", *command], cwd=folder, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+            [sys.executable, "-m", *command],
+            cwd=folder,
+            env=os.environ | _ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         raise internal("process", f"{command[0]} did not end within {_TIMEOUT_S:.0f} s") from None

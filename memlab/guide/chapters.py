@@ -459,7 +459,7 @@ def profile(runs: Sequence[Run]) -> Chapter:
     """Hot lines, what allocates, and where the flame graph stands."""
     run = runs[-1]
     lines, held = run.summary["lines"], run.summary["memory"]
-    inside = next((where for where, row in lines.items() if not row["code"].startswith("the event loop")), None)
+    inside = next((where for where, row in lines.items() if not row["waiting"]), None)
     rows = [
         [
             f"`{said(run, where)}`",
@@ -483,7 +483,8 @@ def profile(runs: Sequence[Run]) -> Chapter:
         [
             "Scalene samples the lines that run while the mix is sent; a line that calls DuckDB or FAISS holds their time, as "
             "native "
-            "and system shares. The event loop's line is mostly waiting for storage's threads. A profiler slows what it "
+            "and system shares. The event loop and storage's threads wait for each other most of the time. A profiler slows "
+            "what it "
             "watches, so "
             "nothing here says how fast anything is.",
             table(["line", "code", "samples", "python", "native", "system", "run"], rows, left=2),

@@ -169,8 +169,10 @@ def rate(runs: Sequence[Run]) -> Chapter:
     told, rows, drawings = [], [], {}
     for place, run in enumerate(runs):
         summary = run.summary
+        kept = summary["rate_per_s"]["value"] is not None
         told.append(
-            f"{at(run, 'rate_per_s', ',.0f±')} calls a second keep a p99 of {at(run, 'p99_target_ms', ',g', 'ms')}"
+            (f"{at(run, 'rate_per_s', ',.0f±')} calls a second keep" if kept else "No rate was found that keeps")
+            + f" a p99 of {at(run, 'p99_target_ms', ',g', 'ms')}"
             + ("" if summary["converged"] else ", and the search did not come to an end")
             + by(run)
         )

@@ -46,7 +46,7 @@ _ENDINGS: dict[Size, tuple[str, ...]] = {"quick": (".yaml",), "smoke": (".smoke.
 _BENCH: dict[Size, dict[str, int | float]] = {
     "quick": {"memories": 100_000, "calls": 400, "seconds": 2.0},
     "full": {"memories": 100_000, "calls": 400, "seconds": 2.0},
-    "smoke": {"memories": 1_000, "calls": 20, "seconds": 0.25},
+    "smoke": {"memories": 1_000, "calls": 20, "seconds": 0.5},
 }
 _BENCH_S: dict[Size, float] = {"quick": 240.0, "full": 240.0, "smoke": 8.0}
 _SMOKE = """\
@@ -77,7 +77,7 @@ class Written(NamedTuple):
     Attributes:
         finding: whether it holds findings, or only proves that it runs.
         not_run: experiments without runs.
-        failed: experiments of which a point failed now.
+        failed: experiments of which a point failed now, each with its error.
     """
 
     markdown: Path
@@ -226,7 +226,7 @@ def render(states: Sequence[State], folder: Path) -> Written:
     subtitle = "What the engine does on one host, and how surely" if finding else "A smoke run: it proves that it runs"
     published = publish(body, every, drawings, folder, name=NAME, title=TITLE, subtitle=subtitle)
     not_run = tuple(state.topic.experiment for state in states if not state.runs)
-    failed = tuple(state.topic.experiment for state in states if state.error)
+    failed = tuple(f"{state.topic.experiment}: {state.error}" for state in states if state.error)
     return Written(*published, finding, not_run, failed)
 
 

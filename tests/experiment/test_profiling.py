@@ -30,11 +30,14 @@ def test_the_work_is_seen_by_both(profiled):
     assert summary["operations"] == 300
     assert summary["failed"] == 0
     assert summary["memory"]["per_operation"] > 10
+    assert summary["memory"]["peak_mb"] < 600, "a reserve of addresses is not memory that is held"
     shares = found.lines["share"].to_list()
     assert shares == sorted(shares, reverse=True)
     assert 0 < sum(shares) <= 1.001
     assert all(re.fullmatch(r"memlab/[\w/]+\.py:\d+", where) for where in found.lines["where"])
     assert any(where.startswith("memlab/storage/") for where in found.lines["where"])
+    assert found.lines.filter("waiting").height >= 1, "the line in which the event loop runs is there, and told for what it is"
+    assert set(found.lines.filter("waiting")["where"].str.extract(r"/(\w+)\.py")) <= {"profiled_work", "workers"}
     sizes = found.allocations["mb"].to_list()
     assert sizes == sorted(sizes, reverse=True)
     assert not [where for where in summary["allocations"] if "(/" in where]
@@ -64,10 +67,12 @@ def test_shares_are_those_of_the_samples():
         }
     }
     first, second = profiling.hot_lines(profile).rows(named=True)
-    assert (first["code"], first["share"]) == (profiling._EVENT_LOOP, 0.45)
+    assert (first["waiting"], first["share"]) == (True, 0.45)
+    assert "event loop" in first["code"]
     assert second == {
         "where": "memlab/storage/instance.py:2",
         "code": "b()",
+        "waiting": False,
         "share": pytest.approx(0.25),
         "python": pytest.approx(0.01),
         "native": pytest.approx(0.2),

@@ -112,7 +112,7 @@ def test_a_failed_point_is_told(states, tmp_path):
     """The report is written all the same, says that it is not whole, and names the experiment."""
     *rest, last = states
     written = report.render([*rest, last._replace(missing=["a point"], error="boom")], tmp_path)
-    assert written.failed == (last.topic.experiment,)
+    assert written.failed == (f"{last.topic.experiment}: boom",)
     assert "**Not whole.**" in written.markdown.read_text(encoding="utf-8")
 
 
