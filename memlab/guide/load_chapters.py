@@ -37,23 +37,11 @@ def load(runs: Sequence[Run]) -> Chapter:
     ]
     heads = ["callers", "arrivals", "asked/s", "answered/s", "failed", "p50 (ms)", "p95 (ms)", "p99 (ms)"]
     asked = [run for run in runs if run.summary["met"] is not None]
-    kept = [run for run in asked if all(value is True for value in run.summary["met"].values())]
-    missed = [f"{at(run, 'clients', ',')}{by(run)}" for run in asked if run not in kept]
     lost = [run for run in runs for way in _WAYS if run.summary[way] and run.summary[way]["checks"]["holds"] is not True]
-    reached = [f"{at(run, 'clients', ',')}{by(run)}" for run in kept]
-    headline = (
-        (
-            f"What was to be reached is kept at {', '.join(reached)} callers"
-            if reached
-            else "What was to be reached is kept at no load"
-        )
-        + (f", and missed at {', '.join(missed)}" if missed else "")
-        + (
-            "; after every load all that was acknowledged was there, and every session's canaries its own."
-            if not lost
-            else f"; after {', '.join(name_run(run.id) for run in lost)} not all that was acknowledged was found."
-        )
-    )
+    found = "all that was acknowledged was there, and every session's canaries its own"
+    if lost:
+        found = f"not all that was acknowledged was found in {', '.join(name_run(run.id) for run in lost)}"
+    headline = f"{_reached(asked)}; after the loads {found}."
     largest = runs[-1]
     drawing = charts.by_callers(load_point.frame(runs))
     text = "\n\n".join(
@@ -74,6 +62,17 @@ def load(runs: Sequence[Run]) -> Chapter:
         ]
     )
     return Chapter(headline, text, {"load": str(charts.to_svg(drawing))})
+
+
+def _reached(asked: Sequence[Run]) -> str:
+    """Return at how many callers what was to be reached is kept, is missed, and where that cannot be said."""
+    words = {"yes": "kept", "**no**": "missed", "cannot be said": "not to be told"}
+    places: dict[str, list[str]] = {}
+    for run in asked:
+        places.setdefault(words[_kept(run, "met")], []).append(f"{at(run, 'clients', ',')}{by(run)}")
+    if not places:
+        return _NOTHING
+    return "What was to be reached is " + ", ".join(f"{word} at {', '.join(there)} callers" for word, there in places.items())
 
 
 def _way(run: Run, way: str) -> list[str]:
