@@ -7,7 +7,7 @@ from memlab.guide import load_chapters
 from memlab.guide.figures import plain
 
 
-def a_run(clients, met):
+def a_run(clients, met, **summary):
     return Run(
         experiment="12-load",
         key=f"{clients:016d}",
@@ -23,7 +23,7 @@ def a_run(clients, met):
         started="2026-01-01T00:00:00",
         finished="2026-01-01T00:01:00",
         status="done",
-        summary={"clients": clients, "met": met},
+        summary={"clients": clients, "met": met, **summary},
     )
 
 
@@ -50,3 +50,18 @@ def test_loads_are_told_together():
     said = plain(load_chapters._reached(runs))
     assert said.index("kept at 10 ") < said.index("100 ") < said.index("missed at 1,000 ")
     assert "nothing was asked" in load_chapters._reached([])
+
+
+@pytest.mark.parametrize(
+    ("opened", "closed", "told"),
+    [
+        (190.0, 2.0, "shows what the closed one hides"),
+        (190.0, 180.0, "**not** seen"),
+        (3.0, 2.0, "**not** seen"),
+        (None, 2.0, "cannot be said"),
+    ],
+)
+def test_the_contrast_of_the_loops_is_read_and_not_believed(opened, closed, told):
+    """A planted stall of 200 ms must stand in the open loop's p99 alone; anything else is told as it is."""
+    p99 = {"open": {"p99_ms": {"value": opened}}, "closed": {"p99_ms": {"value": closed}}}
+    assert told in load_chapters._contrast(a_run(1, None, stall={"stall_ms": 200.0, **p99}))
