@@ -73,7 +73,7 @@ def test_without_the_session_predicate_in_storage_it_goes_red(monkeypatch):
 
 def test_without_the_session_in_the_cache_key_it_goes_red(monkeypatch):
     """With answers kept under operation and parameters alone, a session is given what another asked for."""
-    keyed = "key = (request.operation, request.session, _canonical(request.parameters))"
+    keyed = "key = (request.operation, request.session, canonical(request.parameters))"
     source = inspect.getsource(cache)
     assert source.count(keyed) == 1, "the cache makes its key elsewhere now: take the session out of it there"
     changed = types.ModuleType("cache_without_sessions")
