@@ -46,14 +46,14 @@ $(READY): requirements.lock pyproject.toml
 guide: env
 	@$(BIN)/memlab guide --run $(if $(DATA),--data "$(DATA)")
 
-# Two runs of pytest: the notebooks, sweeps and browsers of the second would fight with each other and with the rest for the
-# processors. Its closing line is the last line.
+# Two runs of pytest: the notebooks, sweeps and browsers of the second start processes of their own, so only two files of them go at
+# a time. Its closing line is the last line.
 test: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n auto -m "not serial and not soak"
-	$(BIN)/python -m pytest -m "serial and not soak" --nbval-lax --nbval-cell-timeout=300 tests notebooks
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "serial and not soak" --nbval-lax --nbval-cell-timeout=300 tests notebooks
 
 lab: env
 	$(BIN)/jupyter lab --notebook-dir=. --LabApp.default_url=/lab/tree/notebooks

@@ -323,23 +323,24 @@ def at(address: str | Path, experiment: str | None = None) -> Iterator[Place]:
 
 
 @contextlib.contextmanager
-def locked(results: Path) -> Iterator[None]:
-    """Hold the results folder, made where it is missing, for one sweep at a time; remove what killed sweeps left half-done.
+def locked(results: Path, experiment: str) -> Iterator[None]:
+    """Hold an experiment's folder, made where it is missing, for one sweep at a time; remove what killed sweeps left half-done.
 
     Raises:
         MemlabError: PERMISSION `locked`: another sweep runs; `results`: it cannot be written; INTERNAL `disk_full`.
     """
+    place = results / experiment
     with writing(results):
-        results.mkdir(parents=True, exist_ok=True)
-        file = (results / ".lock").open("w")
+        place.mkdir(parents=True, exist_ok=True)
+        file = (results / f".{experiment}.lock").open("w")
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise permission(
-                "locked", f"another sweep writes to '{results}'; wait for it, or give another folder with --results"
+                "locked", f"another sweep writes to '{place}'; wait for it, or give another folder with --results"
             ) from None
-        for left in [*results.glob(f"*/.*{_PARTIAL}"), *results.glob(f"*/.*{_OLD}")]:
+        for left in [*place.glob(f".*{_PARTIAL}"), *place.glob(f".*{_OLD}")]:
             shutil.rmtree(left, ignore_errors=True)
         yield
 

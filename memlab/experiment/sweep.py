@@ -504,7 +504,7 @@ def run(
     points = sweep.points()
     with contextlib.ExitStack() as stack:
         kept = stack.enter_context(results.at(folder, sweep.experiment))
-        stack.enter_context(results.locked(kept.folder))
+        stack.enter_context(results.locked(kept.folder, sweep.experiment))
         reused = {place: run for place, point in enumerate(points) if (run := _done(kept.folder, sweep, point)) is not None}
         waiting = [points[place] for place in range(len(points)) if place not in reused]
         if cluster is None:

@@ -189,7 +189,7 @@ def _measure(topic: Topic, made: Sweep | None, results: Path, size: Size, bar: B
     if bar is not None:
         bar.say(f"{topic.experiment}: the speed table, about {shown(_BENCH_S[size])}")
     try:
-        with kept_runs.locked(results), quiet():
+        with kept_runs.locked(results, topic.experiment), quiet():
             speed.keep(speed.report(**asked, seed=0), results)  # type: ignore[arg-type]
     except MemlabError as error:
         if error.type is ErrorType.PERMISSION:

@@ -131,23 +131,28 @@ def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path, monkeypatc
 def test_a_results_folder_that_is_a_file_is_refused(tmp_path):
     """A folder cannot be made where a file is."""
     (tmp_path / "results").write_text("")
-    with pytest.raises(MemlabError, match="cannot be written") as caught, results.locked(tmp_path / "results"):
+    with pytest.raises(MemlabError, match="cannot be written") as caught, results.locked(tmp_path / "results", "exp"):
         pass
     assert caught.value.reason == "results"
 
 
 def test_one_sweep_at_a_time(tmp_path):
-    """A second sweep on the same folder is refused, in this process or another; afterwards the folder is free."""
-    with results.locked(tmp_path), pytest.raises(MemlabError, match="another sweep writes") as caught, results.locked(tmp_path):
+    """A second sweep of an experiment is refused, in this process or another; afterwards the folder is free."""
+    with (
+        results.locked(tmp_path, "exp"),
+        pytest.raises(MemlabError, match="another sweep writes") as caught,
+        results.locked(tmp_path, "exp"),
+    ):
         pass
     assert caught.value.reason == "locked"
-    with results.locked(tmp_path):
-        code = (
-            f"from memlab.experiment import results\nfrom pathlib import Path\nwith results.locked(Path({str(tmp_path)!r})): pass"
-        )
+    with results.locked(tmp_path, "exp"):
+        code = "import pathlib\nfrom memlab.experiment import results\n"
+        code += f"with results.locked(pathlib.Path({str(tmp_path)!r}), 'exp'): pass"
         other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=Path.cwd())
         assert "another sweep writes" in other.stderr
-    with results.locked(tmp_path):
+        with results.locked(tmp_path, "another"):
+            pass  # two experiments do not meet
+    with results.locked(tmp_path, "exp"):
         pass
 
 
@@ -157,7 +162,7 @@ def test_what_a_killed_sweep_left_is_removed(tmp_path):
     for left in (".abc.partial", ".xyz.old"):
         (tmp_path / "exp" / left).mkdir()
         (tmp_path / "exp" / left / "notebook.ipynb").write_text("half")
-    with results.locked(tmp_path):
+    with results.locked(tmp_path, "exp"):
         assert {path.name for path in (tmp_path / "exp").iterdir()} == {"abc"}
 
 
