@@ -324,14 +324,14 @@ def at(address: str | Path, experiment: str | None = None) -> Iterator[Place]:
 
 @contextlib.contextmanager
 def locked(results: Path, experiment: str) -> Iterator[None]:
-    """Hold an experiment's folder, made where it is missing, for one sweep at a time; remove what killed sweeps left half-done.
+    """Hold an experiment's folder for one sweep at a time, that of results made where it is missing; remove what killed sweeps left half-done.
 
     Raises:
         MemlabError: PERMISSION `locked`: another sweep runs; `results`: it cannot be written; INTERNAL `disk_full`.
     """
     place = results / experiment
     with writing(results):
-        place.mkdir(parents=True, exist_ok=True)
+        results.mkdir(parents=True, exist_ok=True)
         file = (results / f".{experiment}.lock").open("w")
     with file:
         try:
