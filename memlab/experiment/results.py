@@ -324,7 +324,9 @@ def at(address: str | Path, experiment: str | None = None) -> Iterator[Place]:
 
 @contextlib.contextmanager
 def locked(results: Path, experiment: str) -> Iterator[None]:
-    """Hold an experiment's folder for one sweep at a time, that of results made where it is missing; remove what killed sweeps left half-done.
+    """Hold an experiment's folder for one sweep at a time; remove what killed sweeps left half-done.
+
+    The folder of results is made where it is missing.
 
     Raises:
         MemlabError: PERMISSION `locked`: another sweep runs; `results`: it cannot be written; INTERNAL `disk_full`.

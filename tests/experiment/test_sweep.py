@@ -351,7 +351,7 @@ def test_a_notebook_that_leaves_no_summary_has_failed(params, tmp_path):
 
 
 def nothing_is_kept(folder):
-    return not [path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
+    return not [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"]
 
 
 def test_a_point_is_not_begun_without_room(params, tmp_path, monkeypatch):
