@@ -32,6 +32,8 @@ def bench(
 
     Example: memlab bench --layer episodic --memories 1000,10000 --json -
     """
+    from memlab.experiment.quiet import quiet
+
     sizes = _sizes(memories)
     if layer is None and operation is None:
         from memlab.experiment import speed
@@ -40,7 +42,8 @@ def bench(
             raise validation(
                 "bounds", f"--memories {memories}: the speed table has one size; several go with --layer or --operation"
             )
-        report = speed.report(memories=sizes[0], calls=max(calls, 20), seconds=seconds, seed=seed, tell=_tell)
+        with quiet():
+            report = speed.report(memories=sizes[0], calls=max(calls, 20), seconds=seconds, seed=seed, tell=_tell)
         name, text = "speed", speed.markdown(report)
         kept = speed.keep(report, results)
         typer.echo(f"kept as {kept.id} in {results}", err=True)
@@ -48,9 +51,10 @@ def bench(
         from memlab.experiment import operation_costs
 
         chosen = None if layer == "all" else layer
-        report = operation_costs.report(
-            sizes=sizes, layer=chosen, name=operation, calls=calls, seconds=seconds, seed=seed, tell=_tell
-        )
+        with quiet():
+            report = operation_costs.report(
+                sizes=sizes, layer=chosen, name=operation, calls=calls, seconds=seconds, seed=seed, tell=_tell
+            )
         name, text = "operations", operation_costs.markdown(report)
     folder = results / "bench"
     try:
