@@ -256,6 +256,12 @@ class Directory:
         place = int(np.searchsorted(seqs, seq))
         return place if place < len(seqs) and seqs[place] == seq and self.column("alive")[place] else -1
 
+    def origin(self, seq: int) -> int:
+        """Return the origin of a memory, living or not; -1 where the directory has let go of it."""
+        seqs = self.column("seq")
+        place = int(np.searchsorted(seqs, seq))
+        return int(self.column("origin")[place]) if place < len(seqs) and seqs[place] == seq else -1
+
     def current(self, session: int, layer: str, origin: int) -> int:
         """Return the seq under which the memory first stored as *origin* lives now, -1 where this session has none."""
         seq = self._moved.get(origin, origin)

@@ -10,7 +10,7 @@ import hashlib
 import io
 import secrets
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -157,10 +157,27 @@ class Reader:
             self._search([(index, *asked[index]) for index in searches], answers, found, phases)
         if found:
             rows = self._rows.fetch({seq for wanted in found.values() for seq in wanted.seqs}, phases)
+            self._follow(found.values(), rows, phases)
             for index, wanted in found.items():
                 damaged = next((row for seq in wanted.seqs if isinstance(row := rows.get(seq), MemlabError)), None)
                 answers[index] = self._deliver(wanted, rows) if damaged is None else damaged.copy()
         return answers
+
+    def _follow(self, found: Iterable[Found], rows: dict[int, Row | MemlabError], phases: Phases) -> None:
+        """Add the rows of memories that were replaced after they were found, under the seq that they were found by.
+
+        A change is committed a moment before the directory knows of it: a read in between must see what was or what is, and
+        not that there is nothing.
+        """
+        missing = {seq: wanted.session for wanted in found for seq in wanted.seqs if seq >= 0 and seq not in rows}
+        if not missing:
+            return
+        with self._indexes.lock.reading():
+            origins = {seq: self._indexes.directory.origin(seq) for seq in missing}
+        with phases.time("fetch"):
+            for seq, (session, row) in self._rows.replacing(origins).items():
+                if session == missing[seq]:
+                    rows[seq] = row
 
     def _deliver(self, wanted: Found, rows: Mapping[int, Row | MemlabError]) -> Any:
         values: list[Value | None] = []
@@ -469,6 +486,7 @@ class Reader:
             if gathered is not None:
                 found.append((layer, gathered))
         rows = self._rows.fetch({seq for _, gathered in found for seq in gathered.seqs.tolist()}, phases)
+        self._follow([Found(session, layer, gathered.seqs.tolist()) for layer, gathered in found], rows, phases)
         there: list[tuple[ask.Layer, Value]] = []
         keep: list[bool] = []
         for layer, gathered in found:

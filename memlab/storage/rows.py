@@ -65,6 +65,24 @@ class Rows:
                             self._hot[seq] = row
         return rows
 
+    def replacing(self, origins: Mapping[int, int]) -> dict[int, tuple[int, Row | MemlabError]]:
+        """Return session and row of memories as they are committed now, by the seq that *origins* names them under.
+
+        Args:
+            origins: the origin of each memory, by the seq that it lived under when it was found.
+        """
+        found: dict[int, tuple[int, Row | MemlabError]] = {}
+        committed = self._database.read(_OF_ORIGINS, [list(set(origins.values()))])
+        living = {origin: (session, layer, record) for origin, session, layer, record in committed}
+        for seq, origin in origins.items():
+            if origin in living:
+                session, layer, record = living[origin]
+                try:
+                    found[seq] = (session, (layer, records.decode(layer, record)))
+                except MemlabError as error:
+                    found[seq] = (session, error)
+        return found
+
     def keep(self, rows: Mapping[int, Row]) -> None:
         """Hold rows in memory until hotter ones take their place."""
         if self._hot is not None:
@@ -83,6 +101,7 @@ class Rows:
 
 
 _FEW = 64  # from which number of rows a join with a list of their seqs beats looking up seqs that are written out
+_OF_ORIGINS = "SELECT origin, session, layer, record FROM memories WHERE origin IN (SELECT unnest(?))"  # a scan, and seldom
 _JOINED = "SELECT seq, layer, record FROM memories WHERE seq IN (SELECT unnest(?))"
 
 

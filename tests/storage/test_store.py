@@ -430,3 +430,36 @@ def test_texts_missing_from_the_index_are_found_again(tmp_path: Path) -> None:
     with capture_logs() as logs, opened(path) as engine:
         assert len(run(engine, "episodic.recall", query="default note", limit=50, mode="text")) == 20
     assert [entry["index"] for entry in logs if entry["event"] == "index_rebuilt"] == ["text"]
+
+
+def test_a_memory_that_is_replaced_meanwhile_is_there(engine, monkeypatch):
+    """Between a commit and its publishing a read gets what was committed: by id, in a list, and in a search; never nothing."""
+    fact = run(engine, "semantic.store", content="the piano is in the garden", topics=["piano"])
+    gone = run(engine, "semantic.store", content="the train leaves at nine")
+    seen = {}
+    publish = engine.storage.indexes.publish
+
+    def look_and_publish(transaction):
+        engine.storage.indexes.rows.clear()
+        seen["get"] = [run(engine, "semantic.get", id=fact.id).content]
+        seen["list"] = [one.content for one in run(engine, "semantic.list")]
+        seen["search"] = [one.content for one in run(engine, "semantic.search", query="the piano", limit=5)]
+        publish(transaction)
+
+    monkeypatch.setattr(engine.storage.indexes, "publish", look_and_publish)
+    run(engine, "semantic.update", id=fact.id, content="the piano is in the garden house")
+    for way, contents in seen.items():
+        assert "the piano is in the garden house" in contents, way
+    assert len(seen["list"]) == 2
+    seen.clear()
+    monkeypatch.setattr(
+        engine.storage.indexes,
+        "publish",
+        lambda transaction: (
+            engine.storage.indexes.rows.clear(),
+            seen.update(list=[one.content for one in run(engine, "semantic.list")]),
+            publish(transaction),
+        ),
+    )
+    run(engine, "semantic.delete", id=gone.id)
+    assert seen["list"] == ["the piano is in the garden house"], "what is forgotten is gone at once"
