@@ -670,10 +670,15 @@ class Reader:
                 (found,) = self.answer([(session, ask.Fetch(demand.layer, (demand.id,)))], Phases())
                 if found[0] is None:  # an id is more than the seq that it begins with
                     return None
+                origin = records.origin_of(demand.layer, demand.id)
                 with self._indexes.lock.reading():
-                    seq = self._indexes.directory.current(session, demand.layer, records.origin_of(demand.layer, demand.id))
+                    seq = self._indexes.directory.current(session, demand.layer, origin)
                 (known, vectors) = self._indexes.stored_vectors([seq])
-                return vectors[0] if len(known) else None
+                if len(known):
+                    return vectors[0]
+                # Replaced since it was found; see `_follow`.
+                rows = self._database.read("SELECT vector FROM memories WHERE origin = ? AND session = ?", [origin, session])
+                return np.frombuffer(rows[0][0], np.float32) if rows else None
             case ask.Following():
                 return self._following(session, demand)
             case ask.Statistics():

@@ -444,6 +444,7 @@ def test_a_memory_that_is_replaced_meanwhile_is_there(engine, monkeypatch):
         seen["get"] = [run(engine, "semantic.get", id=fact.id).content]
         seen["list"] = [one.content for one in run(engine, "semantic.list")]
         seen["search"] = [one.content for one in run(engine, "semantic.search", query="the piano", limit=5)]
+        assert run(engine, "semantic.search_related", id=fact.id) is not None, "its vector is there too"
         publish(transaction)
 
     monkeypatch.setattr(engine.storage.indexes, "publish", look_and_publish)
