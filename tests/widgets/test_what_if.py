@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 
 import polars as pl
 import pytest
@@ -117,4 +116,3 @@ def test_the_page_works_without_kernel_and_network(browser_path, tmp_path):  # n
             browser.close()
     assert [address for address in asked if not address.startswith("file:")] == []
     assert said == []
-    shutil.rmtree(tmp_path)
