@@ -1,4 +1,4 @@
-"""What a chapter of the Performance Report is, and the words that all of them are made of."""
+"""What a chapter of a document is, and the words that all of them are made of."""
 
 from __future__ import annotations
 
@@ -20,15 +20,19 @@ class Chapter(NamedTuple):
         headline: its result in a sentence, marked.
         text: Markdown, marked.
         drawings: SVG by name.
+        rule: the rule of thumb that follows, with the range that it was seen in, marked; empty where nothing follows.
+        settings: to copy, by dotted key; the run that shows them is named in the text.
     """
 
     headline: str
     text: str
     drawings: Mapping[str, str] = {}
+    rule: str = ""
+    settings: Mapping[str, Any] = {}
 
 
 class Topic(NamedTuple):
-    """An experiment that the report speaks of.
+    """An experiment that a document speaks of.
 
     Attributes:
         name: of its place in the document.
