@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import structlog
@@ -17,7 +18,8 @@ from memlab.errors import MemlabError, internal, validation
 
 log = structlog.get_logger(__name__)
 
-MAX_ANSWER = 65_536  # characters of a text that a hook returns
+MAX_HYPOTHETICAL = 65_536  # characters of what `expand` returns
+MAX_SUMMARY = 16_384  # of what `summarise` returns: it becomes a memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,10 @@ class Hooks:
             if given is not None and not callable(given):
                 raise validation("hook", f"the hook {name} is {type(given).__name__}; give a function")
 
+    def has(self, name: str) -> bool:
+        """Return whether a hook was given."""
+        return getattr(self, name) is not None
+
     def ask(self, name: str, arguments: tuple[Any, ...]) -> Any:
         """Return what a hook answers, checked.
 
@@ -67,11 +73,11 @@ class Hooks:
         return [float(score) for score in answer] if name == "rerank" else answer
 
 
-def _text(answer: Any, _: tuple[Any, ...]) -> str | None:
+def _text(answer: Any, _: tuple[Any, ...], *, most: int) -> str | None:
     if not isinstance(answer, str):
         return f"returned {type(answer).__name__}; it must return text"
-    if not answer.strip() or len(answer) > MAX_ANSWER:
-        return f"returned {len(answer):,} characters; 1 to {MAX_ANSWER:,} fit, not all blank"
+    if not answer.strip() or len(answer) > most:
+        return f"returned {len(answer):,} characters; 1 to {most:,} fit, not all blank"
     try:
         answer.encode()
     except UnicodeEncodeError:
@@ -90,4 +96,8 @@ def _scores(answer: Any, arguments: tuple[Any, ...]) -> str | None:
     return None
 
 
-_CHECKS: dict[str, Callable[[Any, tuple[Any, ...]], str | None]] = {"expand": _text, "rerank": _scores, "summarise": _text}
+_CHECKS: dict[str, Callable[[Any, tuple[Any, ...]], str | None]] = {
+    "expand": partial(_text, most=MAX_HYPOTHETICAL),
+    "rerank": _scores,
+    "summarise": partial(_text, most=MAX_SUMMARY),
+}

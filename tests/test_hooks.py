@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from memlab.errors import ErrorType, MemlabError, validation
-from memlab.hooks import MAX_ANSWER, Hooks
+from memlab.hooks import MAX_HYPOTHETICAL, Hooks
 
 
 def failing(*_):
@@ -37,7 +37,7 @@ def test_a_hook_that_was_not_given_is_bad_input():
         ("expand", refusing, "not this"),
         ("expand", lambda query: None, "returned NoneType; it must return text"),
         ("expand", lambda query: " ", "not all blank"),
-        ("expand", lambda query: "a" * (MAX_ANSWER + 1), "65,536 fit"),
+        ("expand", lambda query: "a" * (MAX_HYPOTHETICAL + 1), "65,536 fit"),
         ("summarise", len, "returned int"),
         ("rerank", lambda query, texts: [1.0], "1 scores for 2 texts"),
         ("rerank", lambda query, texts: [1.0, float("nan")], "not a finite number"),

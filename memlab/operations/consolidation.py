@@ -203,12 +203,11 @@ def consolidate(
         events, vectors = [*before, *events], np.concatenate([old, vectors])
     groups = ALGORITHMS[way](vectors, least_alike) if fresh else []
     clusters = [group for group in groups if len(group) >= settings[2]]
-    texts = tuple(tuple(events[place].content for place in group) for group in clusters)
-    summaries: Sequence[str] | None = (yield Ahead(ask.Summarise(texts))) if texts else None
-    drafts = tuple(
-        _draft([events[place] for place in group], vectors[group], way, None if summaries is None else summaries[number])
-        for number, group in enumerate(clusters)
-    )
+    drafts = []
+    for group in clusters:
+        members = [events[place] for place in group]
+        summary = yield Ahead(ask.Consult("summarise", (tuple(event.content for event in members),), needed=False))
+        drafts.append(_draft(members, vectors[group], way, summary))
     latest = _first((yield _LAST_RUN))
     there = yield Fetch("episodic", tuple(events[place].id for group in clusters for place in group))
     is_late = (latest and latest.id) != (previous and previous.id) or None in there

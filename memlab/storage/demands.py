@@ -179,15 +179,17 @@ class Tuning(msgspec.Struct, frozen=True):
 
 
 class Consult(msgspec.Struct, frozen=True):
-    """What a hook of the user says: see `hooks`; VALIDATION `hook` where none was given.
+    """What a hook of the user says: see `hooks`.
 
     Attributes:
         hook: `expand`, `rerank` or `summarise`.
         arguments: as the hook takes them.
+        needed: where no such hook was given the answer is VALIDATION `hook`, else None.
     """
 
     hook: str
     arguments: tuple[Any, ...]
+    needed: bool = True
 
 
 class Fetch(msgspec.Struct, frozen=True):
@@ -316,12 +318,6 @@ class Vectors(msgspec.Struct, frozen=True):
     ids: tuple[str, ...]
 
 
-class Summarise(msgspec.Struct, frozen=True):
-    """What the user's own summariser makes of each group of texts, a text each; None where there is no summariser."""
-
-    groups: tuple[tuple[str, ...], ...]
-
-
 class Versions(msgspec.Struct, frozen=True):
     """Earlier versions of one memory as values, newest first."""
 
@@ -433,7 +429,6 @@ Reading: TypeAlias = (
     | TagTotals
     | Unseen
     | Vectors
-    | Summarise
     | Versions
     | NearDuplicates
     | Graph

@@ -39,7 +39,6 @@ from memlab.values import Explanation
 log = structlog.get_logger(__name__)
 
 _ROUGH = 4  # codes of 8 bits order neighbours roughly; the exact vectors decide among so many times as many
-MAX_SUMMARY = 16_384  # characters, as of any content
 _COLUMNS = ("origin", "seq", "digest", "confidence", "occurred", "kind")
 HYBRID_DEPTH = 50  # matches taken from either list before they are fused
 
@@ -142,7 +141,8 @@ class Reader:
                         answers[index] = self._retrieval
                     case ask.Consult():
                         with phases.time("hook"):
-                            answers[index] = self._hooks.ask(demand.hook, demand.arguments)
+                            if demand.needed or self._hooks.has(demand.hook):
+                                answers[index] = self._hooks.ask(demand.hook, demand.arguments)
                     case ask.Ahead():
                         (answers[index],) = self.answer([(session, demand.demand)], phases)
                     case _:
@@ -709,8 +709,6 @@ class Reader:
                 return self._unseen(session, demand)
             case ask.Vectors():
                 return self._vectors(session, demand)
-            case ask.Summarise():
-                return self._summarise(demand.groups)
             case ask.Graph():
                 return self._indexes.graphs.of(session, wall_us())
             case ask.Sessions():
@@ -836,15 +834,6 @@ class Reader:
                 values.append(row[1])
                 there.append(place)
         return values, vectors[there]
-
-    def _summarise(self, groups: Sequence[Sequence[str]]) -> list[str] | None:
-        if self._hooks.summarise is None:
-            return None
-        made = [str(self._hooks.ask("summarise", (texts,))) for texts in groups]
-        for text in made:
-            if len(text) > MAX_SUMMARY:
-                raise internal("hook", f"the hook summarise returned {len(text):,} characters; a memory holds {MAX_SUMMARY:,}")
-        return made
 
     def _list_sessions(self, demand: ask.Sessions) -> tuple[list[dict[str, Any]], str | None]:
         with self._indexes.lock.reading():
