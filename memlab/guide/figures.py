@@ -39,7 +39,7 @@ EXCEPTIONS: Mapping[str, str] = {
     r"\b(?:sq8|fp16|model2vec|w_tinylfu)\b": "the name of a setting's value",
     r"^#+ .*\{#[\w-]+\}$": "the address of a heading",
     r"\]\([\w./-]+\.svg\)": "the file of a chart",
-    r"\b(?:0[1-9]|1[0-9])-[a-z-]+(?:/[0-9a-f]+)?": "the name of an experiment",
+    r"\b(?:0[1-9]|[12][0-9]|3[01])-[a-z-]+(?:/[0-9a-f]+)?": "the name of an experiment",
     r"<(?:https?|doi):[^>]+>": "an address",
 }
 """What may hold digits in a guide without being a figure, and why."""

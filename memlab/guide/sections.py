@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from memlab.experiment.results import Run
-from memlab.guide import figures
+from memlab.guide import figures, settings_text
 from memlab.guide.figures import Figure, Reading, mark, name_run
 from memlab.guide.findings import Finding
 from memlab.guide.tables import Column, cell, derived, host_table, table
@@ -139,20 +139,7 @@ def settings_file(evidence: Evidence, sections: Sequence[str] | None = None) -> 
         sections: the ones wanted; default: all.
     """
     shown = {key: finding.evidence for finding in evidence.findings.values() for key in finding.recommended if finding.evidence}
-    lines = []
-    section = ""
-    for line in evidence.recommended.to_toml().splitlines():
-        if line.startswith("["):
-            section = line.strip("[]").removeprefix("settings").removeprefix(".")
-        name, equals, value = line.partition(" = ")
-        if sections is not None and (section or name) not in sections and line != "[settings]":
-            continue
-        if not equals:
-            lines.append(line)
-            continue
-        run = shown.get(f"{section}.{name}" if section else name, evidence.after.id)
-        lines.append(f"{name} = {mark(Figure(value, (run,)))}  # {name_run(run)}")
-    return "\n".join(lines).strip()
+    return settings_text.of_all(evidence.recommended, lambda key: shown.get(key, evidence.after.id), sections)
 
 
 _SMOKE = """\
