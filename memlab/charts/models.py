@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
@@ -11,17 +12,20 @@ from memlab.charts import theme
 from memlab.charts.curves import By
 
 
-def predictions(frame: polars.DataFrame, measured: By, predicted: By, series: By, *, height: int = 260) -> theme.Drawing:
-    """Return predicted against measured, a mark a row, on logarithmic axes with the line where both agree.
+def predictions(
+    frame: polars.DataFrame, x: By, y: By, series: By, *, names: Sequence[str] = (), height: int = 260
+) -> theme.Drawing:
+    """Return what was said against what was measured, a mark a row, on logarithmic axes with the line where both agree.
 
     Args:
-        frame: the columns that are named; rows without one of the two are left out.
+        frame: the columns that are named; rows without one of the two figures are left out.
+        names: of all series, in the order of their colours, where some may be missing; empty for those that are there.
     """
-    rows = _rows(frame, measured=measured, predicted=predicted, series=series)
-    ends = [one for row in rows for one in (row["measured"], row["predicted"])]
+    rows = _rows(frame, x=x, y=y, series=series)
+    ends = [one for row in rows for one in (row["x"], row["y"])]
     domain = [min(ends) * 0.8, max(ends) * 1.25]
     scale = alt.Scale(type="log", domain=domain, nice=False)
-    colours, shapes = _scales(rows)
+    colours, shapes = theme.series_scale([*names]) if names else _scales(rows)
     agree = (
         alt.Chart(alt.Data(values=[{"x": end, "y": end} for end in domain]))
         .mark_line(color=theme.MUTED, strokeDash=[4, 4])
@@ -31,8 +35,8 @@ def predictions(frame: polars.DataFrame, measured: By, predicted: By, series: By
         alt.Chart(alt.Data(values=rows))
         .mark_point(size=50, filled=True, opacity=0.85)
         .encode(
-            alt.X("measured:Q", title=measured.title, scale=scale),
-            alt.Y("predicted:Q", title=predicted.title, scale=scale),
+            alt.X("x:Q", title=x.title, scale=scale),
+            alt.Y("y:Q", title=y.title, scale=scale),
             alt.Color("series:N", title=series.title, scale=colours),
             alt.Shape("series:N", title=series.title, scale=shapes),
         )

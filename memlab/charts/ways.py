@@ -6,6 +6,8 @@ import altair as alt
 import polars
 
 from memlab.charts import theme
+from memlab.charts.curves import By
+from memlab.charts.models import predictions
 
 _NAMES = ("pre_filter", "push_down", "post_filter", "auto")
 
@@ -16,28 +18,8 @@ def estimates(frame: polars.DataFrame, height: int = 220) -> theme.Drawing:
     Args:
         frame: `estimated_us`, `cost_us` and `way`.
     """
-    colours, shapes = theme.series_scale([*_NAMES])
-    rows = frame.select("estimated_us", "cost_us", "way").to_dicts()
-    low = min(min(row["estimated_us"], row["cost_us"]) for row in rows)
-    high = max(max(row["estimated_us"], row["cost_us"]) for row in rows)
-    domain = [low * 0.8, high * 1.25]
-    scale = alt.Scale(type="log", domain=domain, nice=False)
-    agree = (
-        alt.Chart(alt.Data(values=[{"x": end, "y": end} for end in domain]))
-        .mark_line(color=theme.MUTED, strokeDash=[4, 4])
-        .encode(alt.X("x:Q", scale=scale), alt.Y("y:Q", scale=scale))
-    )
-    marks = (
-        alt.Chart(alt.Data(values=rows))
-        .mark_point(opacity=0.6, size=28)
-        .encode(
-            alt.X("estimated_us:Q", title="estimated (µs)", scale=scale),
-            alt.Y("cost_us:Q", title="measured (µs)", scale=scale),
-            alt.Color("way:N", title="way", scale=colours),
-            alt.Shape("way:N", title="way", scale=shapes),
-        )
-    )
-    return (agree + marks).properties(width=theme.WIDTH, height=height)
+    said, happened = By("estimated_us", "estimated (µs)"), By("cost_us", "measured (µs)")
+    return predictions(frame, said, happened, By("way", "way"), names=_NAMES, height=height)
 
 
 def regrets(frame: polars.DataFrame, height: int = 300) -> theme.Drawing:
