@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from memlab.errors import MemlabError
-from memlab.predict.queueing import Queue, sharing_response_s
+from memlab.predict.queueing import Queue, SharedPlaces, sharing_response_s
 
 
 def simulated(rate, places, service_s, calls=500_000, seed=1):
@@ -72,3 +72,56 @@ def test_places_that_share_one_machine_are_processor_sharing():
         assert sharing_response_s(3.0, places, lambda inside: 4.0) == pytest.approx(1.0)
     with pytest.raises(MemlabError, match="answer 2 a second"):
         sharing_response_s(3.0, 4, lambda inside: 5.0 if inside < 3 else 2.0)
+
+
+def poisson(rate, calls, seed=1):
+    return np.cumsum(np.random.default_rng(seed).exponential(1 / rate, calls))
+
+
+def alike(pace):
+    return SharedPlaces(pace, np.ones(1))
+
+
+def test_a_line_is_played_by_hand():
+    """Two places that give each a full second of work: the third call waits for the first; a single place serves in turn."""
+    at_s = np.array([0.0, 0.25, 0.5, 5.0])
+    assert alike(float).play(at_s, 2).tolist() == pytest.approx([1.0, 1.0, 1.5, 1.0])
+    assert alike(float).play(at_s, 1).tolist() == pytest.approx([1.0, 1.75, 2.5, 1.0])
+
+
+def test_calls_inside_share_what_the_machine_does():
+    """One call a second, however many are inside: two that overlap slow each other down, and end as the sum of both demands."""
+    at_s = np.array([0.0, 0.5])
+    assert alike(lambda inside: 1.0).play(at_s, 2).tolist() == pytest.approx([1.5, 1.5])
+
+
+@pytest.mark.parametrize("places", [1, 3, 16])
+def test_poisson_arrivals_and_exponential_work_meet_the_exact_mean(places):
+    """In the long run the play is the birth-death chain."""
+
+    def pace(inside):
+        return 100 * inside / (1 + 0.4 * (inside - 1))
+
+    rate = 0.7 * pace(places)
+    work = np.random.default_rng(2).exponential(1.0, 20_000)
+    played = SharedPlaces(pace, work / work.mean()).play(poisson(rate, 200_000), places)
+    assert played.mean() == pytest.approx(sharing_response_s(rate, places, pace), rel=0.06)
+
+
+def test_even_service_waits_half_as_long_as_exponential():
+    """M/D/1."""
+    played = alike(lambda inside: 1.0).play(poisson(0.8, 200_000), 1)
+    assert played.mean() - 1 == pytest.approx(Queue(0.8, 1.0, 1, cv=0.0).mean_wait_s, rel=0.06)
+
+
+def test_who_ends_a_rest_takes_longer():
+    """By how long it was: none, half of the way, and no more than after the longest that was measured."""
+    places = SharedPlaces(lambda inside: 1.0, np.ones(1), {2.0: 0.5})
+    assert places.play(np.array([0.0, 2.5, 4.9, 15.0]), 1).tolist() == pytest.approx([1.5, 1.25, 1.2875, 1.5])
+
+
+@pytest.mark.parametrize("work", [[], [1.0, 0.0], [np.inf]])
+def test_work_that_cannot_be_is_refused(work):
+    """None, nothing, or without an end."""
+    with pytest.raises(MemlabError, match="above 0"):
+        SharedPlaces(float, np.array(work))
