@@ -73,4 +73,5 @@ def said(found: Tuned, out: Path) -> str:
     lines += [f"  {name} = {'off' if value is None else value}" for name, value in found.values.items()] or [
         "  the defaults stay"
     ]
+    lines += [f"  {line}" for line in found.models_said()]
     return "\n".join([*lines, f"written to {out}"])

@@ -30,13 +30,11 @@ from memlab.measure.in_flight import InFlight, in_flight
 from memlab.measure.recorder import Recorder, write_samples
 from memlab.operations.registry import lookup
 from memlab.settings import Settings
-from memlab.workload import arrivals, spec
-from memlab.workload.arrivals import Offsets
+from memlab.workload import spec
 from memlab.workload.corpus import Corpus, generate
 from memlab.workload.locomo import load_locomo
 from memlab.workload.mix import Call, Loaded, Mix, event_parameters
 from memlab.workload.spec import BesideSpec, Workload
-from memlab.workload.trace import load as load_trace
 
 Size: TypeAlias = Literal["quick", "smoke"]
 Progress: TypeAlias = Callable[[int, int], None]
@@ -301,9 +299,8 @@ class _Comparison:
 
     def _lane(self, mix: Mix, repeat: int) -> Lane:
         traffic = self.traffic
-        total_s = traffic.warm_up_s + traffic.duration_s
         seed = lane_seed(self.seed, repeat)
-        due_s = self._due(total_s, seed)
+        due_s = traffic.due(seed)
         if due_s is None:
             calls = mix.calls(_CLOSED_CALLS, seed)
             measured = range(len(calls))
@@ -333,17 +330,6 @@ class _Comparison:
             duration_s=beside.duration_s,
             deadline_s=self.traffic.deadline_s,
         )
-
-    def _due(self, total_s: float, seed: int) -> Offsets | None:
-        spec = self.traffic.arrivals
-        match spec.kind:
-            case "constant":
-                return arrivals.constant(spec.rate_per_s or 1.0, total_s)
-            case "poisson":
-                return arrivals.poisson(spec.rate_per_s or 1.0, total_s, seed)
-            case "trace":
-                return arrivals.replay(load_trace(spec.path or "").offsets(), total_s, seed, rate_per_s=spec.rate_per_s)
-        return None
 
     def _keep(self, recorder: Recorder, driven: Driven, recalls: Mapping[int, float], *, warm_up: bool) -> None:
         """Record a lane, its times counted from the beginning of the measurement."""

@@ -86,14 +86,17 @@ class Lanes:
 
 
 @contextlib.asynccontextmanager
-async def lanes(traffic: Workload, settings: Mapping[str, Settings], seed: int) -> AsyncIterator[Lanes]:
+async def lanes(
+    traffic: Workload, settings: Mapping[str, Settings], seed: int, data: str | Path | None = None
+) -> AsyncIterator[Lanes]:
     """Fill one database and open an engine on it for every setting.
 
     Args:
         traffic: its corpus and mix count; arrivals are given to each lane.
         settings: by name; those of index and storage, and of the pool its threads, are taken from the first.
+        data: folder of conversations in place of the generated corpus.
     """
-    corpus = corpus_of(traffic, seed)
+    corpus = corpus_of(traffic, seed, data)
     first = next(iter(settings.values()))
     with tempfile.TemporaryDirectory(prefix="memlab-lanes-", ignore_cleanup_errors=True) as folder, in_flight() as counter:
         storage = await asyncio.to_thread(Storage.open, Path(folder) / "lanes.duckdb", first, embedder_of(corpus.embedder))

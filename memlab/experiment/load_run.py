@@ -33,13 +33,11 @@ from memlab.measure.recorder import Recorder, write_samples
 from memlab.operations.registry import Operation, lookup, operations
 from memlab.settings import Settings
 from memlab.storage.records import LAYER_OF
-from memlab.workload import arrivals, spec
-from memlab.workload.arrivals import Offsets
+from memlab.workload import spec
 from memlab.workload.corpus import Corpus
 from memlab.workload.mix import Call, Loaded, Mix, examples_of
 from memlab.workload.recording import TraceRecorder
 from memlab.workload.spec import Workload
-from memlab.workload.trace import load as load_trace
 
 EXPERIMENT = "load"
 PARTS = 5  # of the measured time; they stand for repeats
@@ -309,7 +307,7 @@ class LoadRun(FilledRun):
     ) -> None:
         super().__init__(traffic, settings, seed, progress, recorder)
         self.samples = pl.DataFrame()
-        self._due_s = self.due()
+        self._due_s = self.traffic.due(self.seed)
         self._recorder = Recorder()
         self._failed = 0
 
@@ -375,19 +373,6 @@ class LoadRun(FilledRun):
         finally:
             telling.cancel()
         return driven, counter.mean()
-
-    def due(self) -> Offsets | None:
-        """Return when each call is due, from the beginning of the warm-up; None for a closed loop."""
-        total_s = self.traffic.warm_up_s + self.traffic.duration_s
-        made = self.traffic.arrivals
-        match made.kind:
-            case "constant":
-                return arrivals.constant(made.rate_per_s or 1.0, total_s)
-            case "poisson":
-                return arrivals.poisson(made.rate_per_s or 1.0, total_s, self.seed)
-            case "trace":
-                return arrivals.replay(load_trace(made.path or "").offsets(), total_s, self.seed, rate_per_s=made.rate_per_s)
-        return None
 
 
 async def _driver_cost(call: Call, counter: InFlight) -> DriverCost:

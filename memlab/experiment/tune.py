@@ -2,9 +2,10 @@
 
 Every evaluation is a comparison with the default settings inside one run, so that a machine that slows down slows both. The
 search is Optuna's tree-structured Parzen estimator (Bergstra et al. 2011), which takes several objectives and constraints; it
-begins with the defaults, with everything off and with settings that are often good, and spends two thirds of its budget on
-the neighbours of the best so far, one setting changed. The best few are measured again with more
-repeats, one is chosen, and the duel decides: interleaved, on held-out traffic. "No significant gain" is an answer.
+begins with the defaults, with everything off and with what models propose (`warm_start`), whose measurements count for two
+evaluations. Two thirds of its budget go to the neighbours of the best so far, one setting changed. The best few are measured
+again with more repeats, one is chosen, and the duel decides: interleaved, on held-out traffic. "No significant gain" is an
+answer.
 
     results/tune/<key>/study.journal     every trial; an interrupted search goes on from there, and several processes may share it
     results/tune/<key>/duel/             samples and summary of the duel
@@ -13,6 +14,7 @@ repeats, one is chosen, and the duel decides: interleaved, on held-out traffic. 
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import math
@@ -29,8 +31,9 @@ import tomli_w
 import yaml
 
 from memlab.errors import nearest, not_found, validation
-from memlab.experiment import results
+from memlab.experiment import results, warm_start
 from memlab.experiment.comparison import Size, compare, corpus_of
+from memlab.experiment.warm_start import Proposal
 from memlab.measure import clock, stats
 from memlab.measure.host import host, libraries
 from memlab.settings import Settings
@@ -156,7 +159,10 @@ class Tuned(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         verdict: of the duel: `better`, or why the defaults stay.
         values: settings that are recommended, dotted keys, over the defaults; empty where the defaults stay.
-        searched: evaluations of the search; confirmed: of the few that were measured again.
+        by: who proposed what fought the duel: the defaults, models, a neighbour of the best, the search.
+        searched: evaluations of the search, those among them that the models count for.
+        proposed: what the models proposed: `by`, `says`, `settings`, and `predicted` and `measured` by figure, ratios to the
+            defaults but for `hit_ratio`; measured is empty where the search was too short to try it.
         front: settings that no other beats in every objective beyond the intervals.
         duel: ratios on held-out traffic by objective, tuned over default.
         confirmed: ratios of the chosen settings in the search's own traffic.
@@ -167,7 +173,9 @@ class Tuned(msgspec.Struct, frozen=True, kw_only=True):
     objectives: tuple[str, ...]
     constraints: tuple[str, ...]
     values: dict[str, Any]
+    by: str = ""
     searched: int
+    proposed: tuple[dict[str, Any], ...] = ()
     front: tuple[dict[str, Any], ...]
     confirmed: dict[str, stats.Interval]
     duel: dict[str, stats.Interval]
@@ -185,16 +193,36 @@ class Tuned(msgspec.Struct, frozen=True, kw_only=True):
             + (f" under {', '.join(self.constraints)}" if self.constraints else "")
             + f"; duel on held-out traffic: {first} {_shown(self.duel.get(first))} times that of the defaults.",
         ]
+        lines += [f"# {line}" for line in self.models_said()]
         if not self.values:
             return "\n".join([*lines, "# The defaults stay.", "[settings]", ""])
         chosen = Settings.of(self.values).to_dict()
         text = tomli_w.dumps({"settings": _plain({name: chosen[name] for name in ("cache", "batch", "pool", "index")})})
         evidence = (
-            f"  # {first} {_shown(self.confirmed.get(first))} x default in the search, {_shown(self.duel.get(first))} x held out"
+            f"  # by {self.by}: {first} {_shown(self.confirmed.get(first))} x default in the search, "
+            f"{_shown(self.duel.get(first))} x held out"
         )
         keys = {name.partition(".")[2] or name for name in self.values}
         marked = [line + evidence if line.partition(" = ")[0] in keys and " = " in line else line for line in text.splitlines()]
         return "\n".join([*lines, *marked, ""])
+
+    def models_said(self) -> list[str]:
+        """Return a line for each proposal of the models: what they said of the first objective, and what was measured."""
+        first = self.objectives[0]
+        lines = []
+        for one in self.proposed:
+            measured = one["measured"].get(first)
+            said, seen = (one[kind].get("hit_ratio") for kind in ("predicted", "measured"))
+            lines.append(
+                f"{one['by']}: {one['says']}; {first} said {_factor(one['predicted'].get(first))} x default, measured "
+                + ("nothing" if measured is None else _shown(stats.Interval(**measured)))
+                + f"; hit ratio said {_factor(said)}, measured {_factor(seen)}"
+            )
+        return lines
+
+
+def _factor(value: float | None) -> str:
+    return "nothing" if value is None else f"{value:.2f}"
 
 
 def _shown(interval: stats.Interval | None) -> str:
@@ -239,13 +267,16 @@ def suggest(trial: Any) -> dict[str, Any]:
     return values
 
 
-# The defaults; everything off; a large cache with small groups; no cache with large ones.
-WARM_START: tuple[dict[str, Any], ...] = (
-    {
+# Tried first, beside what the models propose.
+WARM_START: Mapping[str, dict[str, Any]] = {
+    "defaults": {
         "index.kind": "ivf", "cache": True, "cache.max_entries": 4096, "cache.policy": "lru", "batch": True,
         "batch.window_ms": 2.0, "batch.limit": 256, "pool": True, "pool.limit": 4, "pool.vector_threads": 1,
     },
-    {"index.kind": "ivf", "cache": False, "batch": False, "pool": False},
+    "everything off": {"index.kind": "ivf", "cache": False, "batch": False, "pool": False},
+}  # fmt: skip
+# Where no model speaks: a large cache with small groups; no cache with large ones.
+OFTEN_GOOD: tuple[dict[str, Any], ...] = (
     {
         "index.kind": "flat", "cache": True, "cache.max_entries": 16_384, "cache.policy": "w_tinylfu", "batch": True,
         "batch.window_ms": 0.0, "batch.limit": 64, "pool": False,
@@ -255,6 +286,7 @@ WARM_START: tuple[dict[str, Any], ...] = (
         "pool.limit": 2, "pool.vector_threads": 1,
     },
 )  # fmt: skip
+_WORTH_MODELS = 8  # budgets from which the models are asked
 
 
 # --- the search -------------------------------------------------------------------------------------------------------
@@ -266,6 +298,7 @@ def tune(
     *,
     jobs: int = 1,
     evaluate: Evaluate | None = None,
+    models: Callable[[], Sequence[Proposal]] | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Tuned:
     """Search, confirm, and duel; return what was found and write it beside the study.
@@ -274,19 +307,26 @@ def tune(
         folder: of results; the study stands in `tune/<key>` in it.
         jobs: processes that search side by side; on a small machine they disturb each other's measurements.
         evaluate: default: `Measured`, the real engine.
+        models: say where to begin, and count for two evaluations; default: `warm_start.propose` where the real engine is
+            measured. A budget below eight does without.
     Raises:
         MemlabError: VALIDATION: what does not fit, before anything is measured.
     """
     place = folder / "tune" / task.key
     place.mkdir(parents=True, exist_ok=True)
     measured = Measured(task) if evaluate is None else evaluate
+    if models is None and evaluate is None:
+        models = functools.partial(
+            warm_start.propose, task.workload, task.objectives[0], seed=task.seed, repeats=task.repeats, data=task.data
+        )
+    cost = _begin(task, place, models, tell)
     if jobs > 1 and evaluate is None:
         with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
             for done in [pool.submit(_search_alone, task, place, number) for number in range(jobs)]:
                 done.result()
     else:
         _search(task, place, measured, tell, worker=0)
-    trials = _finished(_study(task, place, 0))[: task.budget]
+    trials = _finished(_study(task, place, 0))[: task.budget - cost]
     allowed = [trial for trial in trials if max(_excesses(task, trial), default=0.0) <= 0.0]
     if not allowed:
         kept = ", ".join(map(str, task.constraints))
@@ -308,9 +348,15 @@ def tune(
         objectives=task.objectives,
         constraints=tuple(map(str, task.constraints)),
         values=values if verdict == "better" else {},
-        searched=len(trials),
+        by=next(trial.user_attrs["by"] for trial in shortlist if trial.user_attrs["settings"] == values),
+        searched=len(trials) + cost,
+        proposed=_proposed(_study(task, place, 0)),
         front=tuple(
-            {"settings": trial.user_attrs["settings"], **{name: trial.user_attrs["ratios"][name] for name in task.objectives}}
+            {
+                "settings": trial.user_attrs["settings"],
+                "by": trial.user_attrs["by"],
+                **{name: trial.user_attrs["ratios"][name] for name in task.objectives},
+            }
             for trial in front
         ),
         confirmed=outcome.ratios,
@@ -328,16 +374,63 @@ def _search_alone(task: Task, place: Path, worker: int) -> None:
     _search(task, place, Measured(task), lambda line: None, worker=worker)
 
 
+def _begin(task: Task, place: Path, models: Callable[[], Sequence[Proposal]] | None, tell: Callable[[str], None]) -> int:
+    """Put what is tried first into a new study; return the evaluations that the models count for."""
+    study = _study(task, place, 0)
+    if not study.trials:
+        proposed: Sequence[Proposal] = ()
+        if models is not None and task.budget >= _WORTH_MODELS:
+            tell("asking the models where to begin")
+            proposed = models()
+            study.set_user_attr("models", warm_start.COST)
+        for by, start in WARM_START.items():
+            study.enqueue_trial(start, user_attrs={"by": by})
+        for start in () if proposed else OFTEN_GOOD:
+            study.enqueue_trial(start, user_attrs={"by": "what is often good"})
+        for one in proposed:
+            study.enqueue_trial(one.parameters, user_attrs={"by": one.by, "proposal": msgspec.to_builtins(one)})
+    return _cost(study)
+
+
+def _cost(study: Any) -> int:
+    """Return how many evaluations the models of a study count for."""
+    return int(study.user_attrs.get("models", 0))
+
+
+def _proposed(study: Any) -> tuple[dict[str, Any], ...]:
+    """Return what the models proposed, with what was then measured."""
+    found = []
+    for trial in study.get_trials(deepcopy=False):
+        proposal = trial.user_attrs.get("proposal")
+        if proposal is not None:
+            ratios, figures = trial.user_attrs.get("ratios", {}), trial.user_attrs.get("figures", {})
+            measured = {name: ratios[name] for name in proposal["predicted"] if name in ratios}
+            if figures.get("hit_ratio") is not None:
+                measured["hit_ratio"] = figures["hit_ratio"]
+            settings = trial.user_attrs.get("settings", proposal["parameters"])
+            found.append(
+                {
+                    "by": proposal["by"],
+                    "says": proposal["says"],
+                    "settings": settings,
+                    "predicted": proposal["predicted"],
+                    "measured": measured,
+                }
+            )
+    return tuple(found)
+
+
 def _search(task: Task, place: Path, evaluate: Evaluate, tell: Callable[[str], None], *, worker: int) -> None:
     """Try settings until the study holds as many trials as the budget allows."""
     study = _study(task, place, worker)
-    if worker == 0 and not study.trials:
-        for start in WARM_START[: task.budget]:
-            study.enqueue_trial(start)
-    while (done := len(_finished(study))) < task.budget:
-        if done >= task.budget // 3 and (near := _neighbour(task, _finished(study))) is not None:
-            study.enqueue_trial(near)
+    budget = task.budget - _cost(study)
+    while (done := len(_finished(study))) < budget:
+        waiting = any(trial.state.name == "WAITING" for trial in study.get_trials(deepcopy=False))
+        if not waiting and done >= task.budget // 3 and (near := _neighbour(task, _finished(study))) is not None:
+            study.enqueue_trial(near, user_attrs={"by": "a neighbour of the best"})
         trial = study.ask()
+        if "by" not in trial.user_attrs:
+            trial.set_user_attr("by", "the search")
         values = suggest(trial)
         outcome = evaluate(Settings.of(values), repeats=task.repeats, seed=task.seed)
         trial.set_user_attr("settings", values)
@@ -347,7 +440,7 @@ def _search(task: Task, place: Path, evaluate: Evaluate, tell: Callable[[str], N
             trial.set_constraint(str(constraint), constraint.excess(outcome.figures))
         study.tell(trial, [outcome.value(name) for name in task.objectives])
         first = task.objectives[0]
-        tell(f"{len(_finished(study))}/{task.budget}: {first} {_shown(outcome.ratios[first])} x default with {_said(values)}")
+        tell(f"{len(_finished(study))}/{budget}: {first} {_shown(outcome.ratios[first])} x default with {_said(values)}")
 
 
 def _neighbour(task: Task, trials: Sequence[Any]) -> dict[str, Any] | None:
@@ -442,7 +535,7 @@ def _best(task: Task, confirmed: Sequence[tuple[dict[str, Any], Outcome]]) -> tu
     first = task.objectives[0]
     best = min(confirmed, key=lambda pair: pair[1].value(first))
     tied = [pair for pair in confirmed if _meet(pair[1].ratios[first], best[1].ratios[first])]
-    return min(tied, key=lambda pair: _cost(pair[0]))
+    return min(tied, key=lambda pair: _expense(pair[0]))
 
 
 def _meet(one: stats.Interval, other: stats.Interval) -> bool:
@@ -451,7 +544,7 @@ def _meet(one: stats.Interval, other: stats.Interval) -> bool:
     return bool(one.low <= other.high and other.low <= one.high)  # type: ignore[operator]
 
 
-def _cost(values: Mapping[str, Any]) -> tuple[int, float, float]:
+def _expense(values: Mapping[str, Any]) -> tuple[int, float, float]:
     parts = sum(values.get(name, "on") is not None for name in ("cache", "batch", "pool"))
     return parts, float(values.get("cache.max_entries") or 0.0), float(values.get("pool.limit") or 0.0)
 

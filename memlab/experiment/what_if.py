@@ -8,20 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
-from memlab.errors import internal
+from memlab.errors import internal, validation
 from memlab.experiment import sweep
 from memlab.experiment.comparison import corpus_of, lane_seed
 from memlab.experiment.lanes import lanes
 from memlab.experiment.load import run_in_own_loop
 from memlab.experiment.quiet import quiet
 from memlab.experiment.results import Run
+from memlab.operations.registry import lookup
 from memlab.predict.group_commit import BatchModel, ServiceTime
 from memlab.predict.what_if import FIGURES, Choice, Floats, Pieces, Play, missed_by, table
 from memlab.settings import Settings
-from memlab.workload import arrivals
-from memlab.workload.popularity import Zipf
+from memlab.workload.mix import Loaded, Mix
 from memlab.workload.spec import Workload
 
 LIMIT = 64
@@ -30,10 +31,21 @@ _CLOSED_S, _WARM_S = 0.15, 0.05
 _SEEN = 40  # groups of each size that are kept
 
 
-def measure(workload: Workload, indexes: Sequence[str], *, seed: int = 1, closed_s: float = _CLOSED_S) -> dict[str, BatchModel]:
+def measure(
+    workload: Workload,
+    indexes: Sequence[str],
+    *,
+    seed: int = 1,
+    closed_s: float = _CLOSED_S,
+    data: str | Path | None = None,
+) -> dict[str, BatchModel]:
     """Return what groups of the workload's searches take, by kind of index.
 
     As many clients as a group has, each waiting for its answer, travel together in groups of that size.
+
+    Args:
+        closed_s: seconds of each of the six closed loops.
+        data: folder of conversations in place of the generated corpus.
     """
     found = {}
     for index in indexes:
@@ -47,7 +59,7 @@ def measure(workload: Workload, indexes: Sequence[str], *, seed: int = 1, closed
             named = {f"group of {size}": one for size, one in settings.items()} | {"alone": alone}
             sizes: list[int] = []
             seconds: list[float] = []
-            async with lanes(workload, named, seed) as bench:
+            async with lanes(workload, named, seed, data) as bench:
                 for size in _SIZES:
                     told = await bench.closed_loop(f"group of {size}", size, closed_s, _WARM_S, seed)
                     took = told.filter(pl.col("batch_size") == size)["response_ms"].to_numpy() / 1e3
@@ -62,19 +74,53 @@ def measure(workload: Workload, indexes: Sequence[str], *, seed: int = 1, closed
     return found
 
 
-def plays(workload: Workload, *, seed: int, repeats: int) -> list[Play]:
-    """Return the questions that a run of the workload asks, its first repeat all warm-up, as a run has it."""
-    questions = len(corpus_of(workload, seed).questions)
-    popularity = Zipf(questions, workload.popularity.zipf, seed)
-    total_s = workload.warm_up_s + workload.duration_s
-    found = []
+def plays(workload: Workload, *, seed: int, repeats: int, data: str | Path | None = None) -> list[Play]:
+    """Return the questions that a run of the workload asks, its first repeat all warm-up, as a run has it.
+
+    A write makes every answer of its session stale, as it does for searches.
+
+    Args:
+        data: folder of conversations in place of the generated corpus.
+    Raises:
+        MemlabError: VALIDATION `range`: a closed loop, whose calls come when others are answered.
+    """
+    corpus = corpus_of(workload, seed, data)
+    named = Loaded({label: label for label in corpus.sessions}, [str(row) for row in range(len(corpus.events))])
+    mix = Mix(corpus, named, workload, seed)
+    parts: list[tuple[Floats, npt.NDArray[np.int64], npt.NDArray[np.bool_]]] = []
+    sessions: list[str] = []
+    written: dict[str, list[int]] = {}
     for repeat in range(-1, repeats):
-        at_s = arrivals.poisson(workload.arrivals.rate_per_s or 1.0, total_s, lane_seed(seed, repeat))
-        chance = np.random.default_rng(lane_seed(seed, repeat))
-        chance.random(len(at_s))  # a mix first draws the operations
-        keys = popularity.draw(len(at_s), chance)
-        found.append(Play(at_s, keys, (at_s >= workload.warm_up_s) & (repeat >= 0)))
-    return found
+        at_s = workload.due(lane_seed(seed, repeat))
+        if at_s is None:
+            raise validation("range", "in a closed loop calls come when others are answered; models are for open ones")
+        calls = mix.calls(len(at_s), lane_seed(seed, repeat))
+        for call in calls:
+            if call.question >= 0:
+                sessions.append(call.label)
+            elif not lookup(call.operation).reads:
+                written.setdefault(call.label, []).append(len(sessions))
+        asked = np.array([call.question for call in calls], dtype=np.int64)
+        at_s, asked = at_s[asked >= 0], asked[asked >= 0]
+        parts.append((at_s, asked, (at_s >= workload.warm_up_s) & (repeat >= 0)))
+    stale_at = _stale_at(sessions, written)
+    ends = np.cumsum([len(asked) for _, asked, _ in parts])
+    return [Play(*lane, stale) for lane, stale in zip(parts, np.split(stale_at, ends[:-1]), strict=True)]
+
+
+def _stale_at(sessions: Sequence[str], written: Mapping[str, Sequence[int]]) -> npt.NDArray[np.int64]:
+    """Return for questions, of which *sessions* has the sessions, the first after the next write to the same session.
+
+    Args:
+        written: by session, how many questions had been asked before each write.
+    """
+    stale_at = np.full(len(sessions), len(sessions), dtype=np.int64)
+    asked_in = np.array(sessions)
+    for session, moments in written.items():
+        mine = np.flatnonzero(asked_in == session)
+        later = np.array([*moments, len(sessions)], dtype=np.int64)
+        stale_at[mine] = later[np.searchsorted(later[:-1], mine, side="right")]
+    return stale_at
 
 
 def settings_of(choice: Choice) -> dict[str, Any]:

@@ -49,11 +49,14 @@ class Play:
         at_s: when they come; seconds, ascending; (n,).
         keys: what they ask, numbered; (n,).
         counts: which of them are measured, and not only to warm up; (n,) bool.
+        stale_at: for each, the question that is the first after the write that makes its answer stale, counted over all plays;
+            None where nothing is written.
     """
 
     at_s: Floats
     keys: npt.NDArray[np.int64]
     counts: npt.NDArray[np.bool_]
+    stale_at: npt.NDArray[np.int64] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +92,9 @@ def table(pieces: Pieces, plays: Sequence[Play], choices: Sequence[Choice], *, s
         raise validation("range", f"the index {min(unknown)} was not measured; {', '.join(pieces.lanes)} were")
     if not plays or not any(play.counts.any() for play in plays):
         raise validation("range", "no question of the traffic counts; measure longer than its warm-up")
-    distances = stack_distances(np.concatenate([play.keys for play in plays]))
+    keys = np.concatenate([play.keys for play in plays])
+    stale_at = np.concatenate([np.full(len(play.keys), len(keys)) if play.stale_at is None else play.stale_at for play in plays])
+    distances = stack_distances(keys, stale_at)
     starts = np.cumsum([0, *(len(play.keys) for play in plays)])
     rows = []
     for choice in choices:

@@ -14,6 +14,9 @@ from msgspec import Meta, field
 import memlab.operations  # noqa: F401  declares every operation
 from memlab.errors import nearest, validation
 from memlab.operations.registry import lookup, operations
+from memlab.workload import arrivals
+from memlab.workload.arrivals import Offsets
+from memlab.workload.trace import load as load_trace
 
 S = TypeVar("S", bound=msgspec.Struct)
 Seconds = Annotated[float, Meta(gt=0.0, le=86_400.0)]
@@ -120,6 +123,23 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         if arrivals.path is not None:
             arrivals = msgspec.structs.replace(arrivals, path=str(folder / arrivals.path))
         return msgspec.structs.replace(self, popularity=popularity, arrivals=arrivals)
+
+    def due(self, seed: int) -> Offsets | None:
+        """Return when each call is due, from the beginning of the warm-up; None for a closed loop.
+
+        Raises:
+            MemlabError: VALIDATION `trace`: of arrivals that are recorded.
+        """
+        total_s = self.warm_up_s + self.duration_s
+        made = self.arrivals
+        match made.kind:
+            case "constant":
+                return arrivals.constant(made.rate_per_s or 1.0, total_s)
+            case "poisson":
+                return arrivals.poisson(made.rate_per_s or 1.0, total_s, seed)
+            case "trace":
+                return arrivals.replay(load_trace(made.path or "").offsets(), total_s, seed, rate_per_s=made.rate_per_s)
+        return None
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values."""

@@ -12,6 +12,7 @@ import pytest
 from memlab.errors import MemlabError
 from memlab.experiment import tune
 from memlab.experiment.tune import Constraint, Outcome, Task
+from memlab.experiment.warm_start import Proposal
 from memlab.measure.stats import Interval
 from memlab.settings import Settings
 from memlab.workload.spec import workload
@@ -55,8 +56,61 @@ class Planted:
         return Outcome(ratios=ratios, figures=figures)
 
 
+def modelled():
+    """What models propose that know of the cache alone, and say a ratio that is a little off."""
+    trial = {
+        "index.kind": "flat", "cache": True, "cache.max_entries": 65_536, "cache.policy": "lru", "batch": True,
+        "batch.window_ms": 1.0, "batch.limit": 64, "pool": True, "pool.limit": 4, "pool.vector_threads": 1,
+    }  # fmt: skip
+    return [
+        Proposal(by="all models", says="a knee", parameters=trial, predicted={"p95": 0.9, "hit_ratio": 0.5}),
+        Proposal(
+            by="models without a cache",
+            says="groups",
+            parameters={name: value for name, value in trial.items() if not name.startswith("cache.")} | {"cache": False},
+            predicted={"p95": 2.0},
+        ),
+    ]
+
+
+def test_models_are_counted_and_held_against_what_was_measured(tmp_path):
+    """They take two evaluations of the budget, are tried after the defaults, and stand beside what was measured of them."""
+    planted = Planted()
+    found = tune.tune(task(budget=12), tmp_path, evaluate=planted, models=modelled)
+    searched = [settings for settings, repeats, _ in planted.seen if repeats == 3]
+    assert found.searched == 12
+    assert len(searched) == 10
+    assert searched[0] == Settings()
+    assert (searched[2].cache.max_entries, searched[3].cache) == (65_536, None)
+    first, second = found.proposed
+    assert (first["by"], second["by"]) == ("all models", "models without a cache")
+    assert first["settings"]["cache.max_entries"] == 65_536
+    assert first["measured"]["p95"]["value"] == pytest.approx(flat(Settings.of(first["settings"])) / flat(Settings()))
+    assert "said 0.90 x default, measured" in found.to_toml()
+    assert {one["by"] for one in found.front} <= {
+        *tune.WARM_START, "all models", "models without a cache", "a neighbour of the best", "the search",
+    }  # fmt: skip
+    assert found.by in {one["by"] for one in found.front}
+
+
+def test_models_are_asked_once_and_where_the_budget_bears_it(tmp_path):
+    """A search that goes on does not ask again, and one of a few evaluations does without them."""
+    asked = []
+
+    def models():
+        asked.append(1)
+        return modelled()
+
+    assert tune.tune(task(budget=7), tmp_path / "few", evaluate=Planted(), models=models).searched == 7
+    assert not asked
+    for budget in (8, 10):
+        assert tune.tune(task(budget=budget), tmp_path, evaluate=Planted(), models=models).searched == budget
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("models", [None, modelled])
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_a_search_comes_near_the_best_of_a_grid_with_a_fifth_of_its_evaluations(seed, tmp_path):
+def test_a_search_comes_near_the_best_of_a_grid_with_a_fifth_of_its_evaluations(seed, models, tmp_path):
     """Within 5 % of the best of an exhaustive grid, with at most 20 % of the grid's evaluations."""
     grid = [
         {"index.kind": kind, "cache.max_entries": entries, "batch.window_ms": window, "pool.limit": limit}
@@ -64,7 +118,7 @@ def test_a_search_comes_near_the_best_of_a_grid_with_a_fifth_of_its_evaluations(
     ]
     best = min(flat(Settings.of(one)) for one in grid)
     planted = Planted(noise=0.002, width=0.005)
-    found = tune.tune(task(budget=len(grid) // 5, seed=seed), tmp_path, evaluate=planted)
+    found = tune.tune(task(budget=len(grid) // 5, seed=seed), tmp_path, evaluate=planted, models=models)
     assert found.verdict == "better"
     assert found.searched == len(grid) // 5 == 36
     assert flat(Settings.of(found.values)) <= 1.05 * best

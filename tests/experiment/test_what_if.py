@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from memlab.experiment import what_if
+from memlab.experiment.comparison import lane_seed
 from memlab.experiment.sweep import Sweep
 from memlab.predict.what_if import Choice, table
+from memlab.workload.spec import workload
 
 
 @pytest.fixture
@@ -43,3 +45,21 @@ def test_a_choice_is_settings():
         "index.kind": "ivf",
     }
     assert what_if.settings_of(Choice(64, 1.0, 1, "flat"))["batch.limit"] == what_if.LIMIT
+
+
+def test_a_write_makes_the_answers_of_its_session_stale():
+    """The next question after it counts as the first that must be answered anew, in that session alone."""
+    stale_at = what_if._stale_at(["a", "b", "a", "a"], {"a": [1, 3]})
+    assert stale_at.tolist() == [1, 4, 3, 4]
+
+
+def test_writes_of_the_traffic_are_played():
+    """Questions alone are played, and each knows of the next write to its session."""
+    made = workload({"mix": {"episodic.recall": 0.5, "episodic.remember": 0.5}, "arrivals": {"rate_per_s": 100.0}})
+    asked = what_if.plays(made, seed=1, repeats=1)
+    everything = sum(len(made.due(lane_seed(1, repeat))) for repeat in (-1, 0))
+    questions = sum(len(play.keys) for play in asked)
+    assert 0.3 < questions / everything < 0.7
+    stale_at = np.concatenate([play.stale_at for play in asked])
+    assert (stale_at > np.arange(questions)).all()
+    assert stale_at.min() < questions
