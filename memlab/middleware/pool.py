@@ -59,7 +59,8 @@ class Pool:
             return await self._execute(inner, requests)
         finally:
             if self._gradient is not None:
-                self._limit = self._gradient.update(self._clock.monotonic_ns() - started, self._in_use)
+                ended = self._clock.monotonic_ns()
+                self._limit = self._gradient.update(ended - started, self._in_use, ended)
             self._give_back()
 
     def statistics(self) -> dict[str, float | int]:

@@ -227,13 +227,14 @@ def test_an_adaptive_limit_lets_more_in_while_nothing_queues():
     """Groups that take the same whatever runs beside them: from four places up to the most, and never beyond."""
 
     async def scenario():
-        gate, settings = Gate(), PoolSettings(limit=8, adaptive=True)
-        places = pool(settings, ManualClock())
+        gate, settings, clock = Gate(), PoolSettings(limit=8, adaptive=True), ManualClock()
+        places = pool(settings, clock)
         admit = places(gate.run)
-        waiting = [asyncio.ensure_future(admit([note(f"k{number}")])) for number in range(60)]
+        waiting = [asyncio.ensure_future(admit([note(f"k{number}")])) for number in range(400)]
         await hops(9)
         seen = [len(gate.inside)]
         while gate.inside:
+            clock.advance(seconds=0.08 / len(gate.inside))
             gate.open()
             await hops(9)
             seen.append(len(gate.inside))
@@ -242,7 +243,7 @@ def test_an_adaptive_limit_lets_more_in_while_nothing_queues():
 
     seen, statistics = run(scenario())
     assert seen[0] == 4 and max(seen) == 8
-    assert statistics["in_use"] == 0 and statistics["acquired"] == 60
+    assert statistics["in_use"] == 0 and statistics["acquired"] == 400
 
 
 def test_a_limit_that_shrinks_takes_no_place_away():
