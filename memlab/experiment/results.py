@@ -46,6 +46,7 @@ _DECIDING_FILES = (
 _LOAD = ("experiment/load_run.py", "experiment/load_summary.py", "experiment/oracle.py")
 _OPERATIONS = ("operation_costs", "operation_store", "operation_summary", "discovery_costs", "cold_start")
 _DECIDING_OF = {
+    "07-invalidation": ("experiment/invalidation.py",),
     "10-operations": tuple(f"experiment/{name}.py" for name in _OPERATIONS),
     "11-workflows": ("experiment/workflow_costs.py", "experiment/operation_store.py"),
     "12-driver": ("experiment/driver_proof.py", "experiment/stall.py"),

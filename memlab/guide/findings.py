@@ -95,20 +95,23 @@ def _scalar(value: Any) -> Figure | Reading:
     return Reading(value["value"], "", value["low"], value["high"]) if isinstance(value, Mapping) else Reading(value)
 
 
-def judge(summary: Mapping[str, Any], *figures: str) -> Verdict:
+def judge(summary: Mapping[str, Any], *figures: str, among: int = 1) -> Verdict:
     """Return what one run says of its candidate by *figures* together: worse where any is, else better where any is.
 
     Several figures share the level: each interval is stretched to its Bonferroni share, so that a run of nothing finds nothing.
 
     Args:
         figures: `p50`, `p95` or `mean` of the response time, or `throughput`; default: `p95`.
+        among: how many runs are judged together, and share the level too.
     """
     figures = figures or ("p95",)
     if summary["size"] == "smoke":
         return "smoke"
     if not summary["finding"]:
         return "too few"
-    said = {_side(summary["ratio"][figure], summary["repeats"], len(figures), figure != "throughput") for figure in figures}
+    said = {
+        _side(summary["ratio"][figure], summary["repeats"], len(figures) * among, figure != "throughput") for figure in figures
+    }
     return "worse" if "worse" in said else "better" if "better" in said else "no difference seen"
 
 

@@ -27,6 +27,8 @@ STUDIES = (
 )
 MODELS = ("20-miss-ratio",)  # one pass over a trace: whole, so that it may make a finding
 BENCHES = (
+    "07-invalidation",
+    "07-invalidation-summary",
     "10-operations",
     "10-operations-summary",
     "11-workflows",
