@@ -128,8 +128,8 @@ def _points(
 
 
 def _around_one(points: tuple[list[dict[str, Any]], dict[str, list[str]]]) -> list[float]:
-    """Return a domain that holds every interval and the reference, and no less than 0.5 to 1.25."""
-    ends = [end for row in points[0] for end in (row["low"], row["high"]) if end is not None and end > 0]
+    """Return a domain that holds every point, its interval and the reference, and no less than 0.5 to 1.25."""
+    ends = [end for row in points[0] for end in (row["value"], row["low"], row["high"]) if end is not None and end > 0]
     return [min([0.5, *ends]) * 0.94, max([1.25, *ends]) * 1.06]
 
 

@@ -44,7 +44,7 @@ _DECIDING_FILES = (
 )
 # What decides the runs of one experiment beside that, so that a change of one instrument does not make all runs old.
 _LOAD = ("experiment/load_run.py", "experiment/load_summary.py", "experiment/oracle.py")
-_OPERATIONS = ("operation_costs", "operation_store", "operation_summary", "discovery_costs", "cold_start")
+_OPERATIONS = ("operation_costs", "operation_store", "operation_summary", "discovery_costs", "cold_start", "forking")
 _DECIDING_OF = {
     "07-invalidation": ("experiment/invalidation.py",),
     "10-operations": tuple(f"experiment/{name}.py" for name in _OPERATIONS),

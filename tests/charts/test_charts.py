@@ -70,6 +70,19 @@ def test_intervals_and_the_reference_are_drawn(frame):
     }
 
 
+def test_points_without_intervals_lie_inside_the_axis(frame):
+    """A run of few repeats has no interval; its ratio is drawn where it belongs, however large."""
+    ratios = frame.head(3).with_columns(pl.Series("ratio_p95", [0.1, 1.0, 3.0]), *_nothing("ratio_p95_low", "ratio_p95_high"))
+    chart = charts.ratio_curve(ratios, "p95", x=SIZE, series=TTL, y_title="ratio").to_dict()
+    low, high = chart["layer"][0]["encoding"]["y"]["scale"]["domain"]
+    assert low < 0.1
+    assert high > 3.0
+
+
+def _nothing(*names):
+    return [pl.lit(None, pl.Float64).alias(name) for name in names]
+
+
 def test_the_recommended_point_is_ringed_and_named_once(frame):
     """The chosen run, and no other, carries the ring and the word."""
     chosen = frame["run"][1]
