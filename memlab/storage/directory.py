@@ -278,19 +278,16 @@ class Directory:
     def visible(self, seqs: np.ndarray, session: int, layer: str, now: int) -> np.ndarray:
         """Return which of *seqs* this session may see in this layer at *now*; every row that leaves storage passes here."""
         known = self.column("seq")
-        places = np.searchsorted(known, seqs)
-        inside = places < len(known)
-        places = np.where(inside, places, 0)
         if not len(known):
-            return inside
-        seen: np.ndarray = (
-            inside
-            & (known[places] == seqs)
-            & self.column("alive")[places]
-            & (self.column("session")[places] == session)
-            & (self.column("layer")[places] == LAYER_CODES[layer])
-            & (self.column("expires")[places] > now)
-        )
+            return np.zeros(len(seqs), np.bool_)
+        places = np.searchsorted(known, seqs)
+        np.minimum(places, len(known) - 1, out=places)  # beyond the last stands nobody, and the last one is another
+        seen: np.ndarray = known[places] == seqs
+        seen &= self.column("alive")[places]
+        seen &= self.column("session")[places] == session
+        seen &= self.column("layer")[places] == LAYER_CODES[layer]
+        if self.first_expiry <= now:
+            seen &= self.column("expires")[places] > now
         return seen
 
     def select(self, session: int, layer: str, now: int, filter: Filter = EVERYTHING) -> np.ndarray:

@@ -28,8 +28,12 @@ def reciprocal_rank(lists: Sequence[Sequence[int] | np.ndarray], weights: Sequen
     """
     scores: dict[int, float] = {}
     for ids, weight in zip(lists, weights, strict=True):
-        for rank, id in enumerate(_plain(ids), start=k + 1):
-            scores[id] = scores.get(id, 0.0) + weight / rank
+        given = zip(_plain(ids), (weight / np.arange(k + 1, k + 1 + len(ids))).tolist(), strict=True)
+        if not scores:
+            scores = dict(given)
+            continue
+        for id, score in given:
+            scores[id] = scores[id] + score if id in scores else score
     return _best_first(scores)
 
 
@@ -66,5 +70,7 @@ def _plain(values: Sequence[int] | Sequence[float] | np.ndarray) -> list:  # typ
 
 
 def _best_first(scores: dict[int, float]) -> Fused:
-    ids = sorted(scores, key=scores.__getitem__, reverse=True)  # sorted is stable, also in reverse
-    return np.array(ids, np.int64), np.array([scores[id] for id in ids], np.float32)
+    ids = np.fromiter(scores, np.int64, len(scores))
+    given = np.fromiter(scores.values(), np.float64, len(scores))
+    order = np.argsort(-given, kind="stable")
+    return ids[order], given[order].astype(np.float32)

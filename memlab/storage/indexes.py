@@ -345,15 +345,15 @@ class Indexes:
                 commit_seq=self._database.commit_seq,
             )
 
-    def vector(self, seq: int) -> np.ndarray:
-        """Return the exact vector of a memory that is there, (dimension,) float32: from the index where that keeps it."""
+    def vector(self, seq: int) -> np.ndarray | None:
+        """Return the exact vector of a memory, (dimension,) float32, or None: from the index where that keeps it."""
         with self.lock.reading():
             position = self.directory.position(seq)
             if position >= 0 and self.vectors.exact:
                 (held,) = self.vectors.vectors(np.array([position], np.int64))
                 return np.array(held, np.float32)
-        _, (stored,) = self.stored_vectors([seq])
-        return np.array(stored, np.float32)
+        known, stored = self.stored_vectors([seq])
+        return np.array(stored[0], np.float32) if len(known) else None
 
     def stored_vectors(self, seqs: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Return (seqs that exist, ascending; their exact vectors, (n, dimension) float32) from the database."""

@@ -13,7 +13,8 @@ class ReadWriteLock:
     """
 
     def __init__(self) -> None:
-        self._changed = threading.Condition(threading.Lock())
+        self._mutex = threading.Lock()  # taken by itself, and not through the condition: a search does so a dozen times
+        self._changed = threading.Condition(self._mutex)
         self._readers = 0
         self._writing = False
         self._writers_waiting = 0
@@ -36,16 +37,16 @@ class _Reading:
 
     def __enter__(self) -> None:
         lock = self._lock
-        with lock._changed:
+        with lock._mutex:
             while lock._writing or lock._writers_waiting:
                 lock._changed.wait()
             lock._readers += 1
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         lock = self._lock
-        with lock._changed:
+        with lock._mutex:
             lock._readers -= 1
-            if not lock._readers:
+            if lock._writers_waiting and not lock._readers:
                 lock._changed.notify_all()
 
 
@@ -57,7 +58,7 @@ class _Writing:
 
     def __enter__(self) -> None:
         lock = self._lock
-        with lock._changed:
+        with lock._mutex:
             lock._writers_waiting += 1
             try:
                 while lock._writing or lock._readers:
@@ -68,6 +69,6 @@ class _Writing:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         lock = self._lock
-        with lock._changed:
+        with lock._mutex:
             lock._writing = False
             lock._changed.notify_all()

@@ -158,9 +158,10 @@ class Reader:
         if found:
             rows = self._rows.fetch({seq for wanted in found.values() for seq in wanted.seqs}, phases)
             self._follow(found.values(), rows, phases)
+            damaged = {seq: row for seq, row in rows.items() if isinstance(row, MemlabError)}
             for index, wanted in found.items():
-                damaged = next((row for seq in wanted.seqs if isinstance(row := rows.get(seq), MemlabError)), None)
-                answers[index] = self._deliver(wanted, rows) if damaged is None else damaged.copy()
+                broken = next((damaged[seq] for seq in wanted.seqs if seq in damaged), None) if damaged else None
+                answers[index] = self._deliver(wanted, rows) if broken is None else broken.copy()
         return answers
 
     def _follow(self, found: Iterable[Found], rows: dict[int, Row | MemlabError], phases: Phases) -> None:
@@ -180,16 +181,15 @@ class Reader:
                     rows[seq] = row
 
     def _deliver(self, wanted: Found, rows: Mapping[int, Row | MemlabError]) -> Any:
+        layer = wanted.layer
         values: list[Value | None] = []
-        scores = wanted.scores
-        for place, seq in enumerate(wanted.seqs):
-            row = rows.get(seq) if seq >= 0 else None
-            if (
-                row is None or isinstance(row, MemlabError) or row[0] != wanted.layer
-            ):  # forgotten since it was found, or never there
-                values.append(None)
-            else:
-                values.append(row[1] if scores is None else msgspec.structs.replace(row[1], score=scores[place]))
+        for row in map(rows.get, wanted.seqs):  # None: forgotten since it was found, or never there
+            values.append(None if row is None or isinstance(row, MemlabError) or row[0] != layer else row[1])
+        if wanted.scores is not None:
+            values = [
+                value if value is None else msgspec.structs.replace(value, score=score)
+                for value, score in zip(values, wanted.scores, strict=True)
+            ]
         return wanted.finish(values) if wanted.finish else [value for value in values if value is not None]
 
     def embed(self, wanted: Sequence[tuple[int, ask.Embed]], answers: list[Any]) -> None:
@@ -673,9 +673,9 @@ class Reader:
                 origin = records.origin_of(demand.layer, demand.id)
                 with self._indexes.lock.reading():
                     seq = self._indexes.directory.current(session, demand.layer, origin)
-                (known, vectors) = self._indexes.stored_vectors([seq])
-                if len(known):
-                    return vectors[0]
+                vector = self._indexes.vector(seq)
+                if vector is not None:
+                    return vector
                 # Replaced since it was found; see `_follow`.
                 rows = self._database.read("SELECT vector FROM memories WHERE origin = ? AND session = ?", [origin, session])
                 return np.frombuffer(rows[0][0], np.float32) if rows else None

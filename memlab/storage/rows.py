@@ -41,8 +41,9 @@ class Rows:
         """Return the rows that exist, by seq; an error in place of one that does not decode."""
         rows: dict[int, Row | MemlabError] = {}
         missing: list[int] = []
+        resident = self.resident if self._hot is None else self._hot.get  # every row of every answer comes by here
         for seq in seqs:
-            row = self.resident(seq)
+            row = resident(seq)
             if row is not None:
                 rows[seq] = row
             elif seq >= 0:

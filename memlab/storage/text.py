@@ -24,6 +24,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import cachebox
 import msgspec
 import numpy as np
 import structlog
@@ -57,6 +58,8 @@ _EXPANSIONS = 64  # words that a prefix stands for: the most frequent ones
 _DEEPEST = 4  # times as many texts as are wanted, of which those of the highest scores by their own average are taken
 _MOST_WAITING = 20_000  # texts in memory, some 2 kB each, beyond which whoever stores more waits for the fold
 _BUDGET = 64 << 20  # bytes that tantivy's indexing thread may fill before it starts another segment
+_COUNTED = 4_096  # texts with a repeated word, about 1 kB each, whose counts are kept
+_ROUNDED = np.array([*map(rounded_length, range(4_096))], np.float64)  # by length; longer texts are seldom
 _PURGE_RATIO = 0.2  # share of forgotten texts from which a fold writes the index again
 
 _log = structlog.get_logger(__name__)
@@ -88,6 +91,7 @@ class _Snapshot(msgspec.Struct, frozen=True):
         tails: what the index does not hold; the last one grows.
         forgotten, forgotten_sessions: what the index still holds and must not return.
         sizes: texts in the index and words in them, by scope; noted when first asked for.
+        counted: how often a text of the index holds its tokens, and their number, by field and address; of those asked for last.
     """
 
     searcher: Any
@@ -97,6 +101,9 @@ class _Snapshot(msgspec.Struct, frozen=True):
     forgotten: frozenset[int] = frozenset()
     forgotten_sessions: frozenset[int] = frozenset()
     sizes: dict[str, tuple[int, int]] = msgspec.field(default_factory=dict)
+    counted: cachebox.LRUCache[tuple[Field, int, int], tuple[Counter[str], int]] = msgspec.field(
+        default_factory=lambda: cachebox.LRUCache(_COUNTED)
+    )
 
     def average(self, scope: str) -> float:
         """Return the average length of a text of *scope*, tails included, 1 or more; the caller holds the lock."""
@@ -589,17 +596,15 @@ def _best(
     if among is not None:
         chosen = tantivy.Query.const_score_query(tantivy.Query.term_set_query(_SCHEMA, "seq", list(among)), 0.0)
         query = tantivy.Query.boolean_query([(tantivy.Occur.Must, query), (tantivy.Occur.Must, chosen)])
-    counted = _Counted(snapshot.searcher, scope, field, terms, average)
+    counted = _Counted(snapshot, scope, field, terms, average)
 
-    def scored(hits: Sequence[_Hit]) -> list[float]:
-        addresses = [address for _, _, address in hits]
+    def scored(given: np.ndarray, addresses: Sequence[Any]) -> np.ndarray:
         lengths = _lengths(snapshot, addresses)
-        scores = np.array([score for score, _, _ in hits])
-        scores *= (1.0 + _norm(lengths, snapshot.average_length)) / (1.0 + _norm(lengths, average))
+        scores: np.ndarray = given * ((1.0 + _norm(lengths, snapshot.average_length)) / (1.0 + _norm(lengths, average)))
         for place, repeats in enumerate(snapshot.searcher.fast_field_values("repeats", addresses)):
             if repeats:
                 scores[place] = counted.score(addresses[place])
-        return scores.tolist()  # type: ignore[no-any-return]
+        return scores
 
     return _ranked(snapshot, query, average, limit, scored)
 
@@ -607,20 +612,25 @@ def _best(
 def _best_of_word(snapshot: _Snapshot, scope: str, term: Term, average: float, limit: int) -> list[tuple[float, int]]:
     """Return (-score, seq) of the best texts in the index for a single word, best first, without the forgotten."""
 
-    def scored(hits: Sequence[_Hit]) -> list[float]:
-        lengths = _lengths(snapshot, [address for _, _, address in hits])
-        given = np.array([score for score, _, _ in hits]) / term.weight
+    def scored(scores: np.ndarray, addresses: Sequence[Any]) -> np.ndarray:
+        lengths = _lengths(snapshot, addresses)
+        given = scores / term.weight
         # How often a text holds the word follows from what tantivy gave for it.
         times = given * _norm(lengths, snapshot.average_length) / np.maximum(K1 + 1.0 - given, 1e-6)
         times = np.maximum(np.rint(times), 1.0)
-        return (term.weight * (K1 + 1.0) * times / (times + _norm(lengths, average))).tolist()  # type: ignore[no-any-return]
+        again: np.ndarray = term.weight * (K1 + 1.0) * times / (times + _norm(lengths, average))
+        return again
 
     return _ranked(snapshot, _query(scope, "stems", term), average, limit, scored) if term.boost > 0.0 else []
 
 
-def _lengths(snapshot: _Snapshot, addresses: list[Any]) -> np.ndarray:
+def _lengths(snapshot: _Snapshot, addresses: Sequence[Any]) -> np.ndarray:
     """Return how long texts are, as tantivy counts."""
-    return np.array([*map(rounded_length, snapshot.searcher.fast_field_values("length", addresses))], np.float64)
+    lengths = snapshot.searcher.fast_field_values("length", addresses)
+    if max(lengths, default=0) < len(_ROUNDED):
+        rounded: np.ndarray = _ROUNDED[lengths]
+        return rounded
+    return np.array([*map(rounded_length, lengths)], np.float64)
 
 
 def _norm(lengths: np.ndarray, average: float) -> np.ndarray:
@@ -633,13 +643,11 @@ def _query(scope: str, field: Field, term: Term) -> tantivy.Query:
     return tantivy.Query.boost_query(tantivy.Query.term_query(_SCHEMA, field, scope + term.token, "freq"), term.boost)
 
 
-_Hit: TypeAlias = tuple[float, int, Any]
-"""Score by the average length of all scopes, seq, address."""
+_Scored: TypeAlias = Callable[[np.ndarray, Sequence[Any]], np.ndarray]
+"""Scores by the average length of all scopes, and addresses, to scores by another."""
 
 
-def _ranked(
-    snapshot: _Snapshot, query: tantivy.Query, average: float, limit: int, scored: Callable[[Sequence[_Hit]], list[float]]
-) -> list[tuple[float, int]]:
+def _ranked(snapshot: _Snapshot, query: tantivy.Query, average: float, limit: int, scored: _Scored) -> list[tuple[float, int]]:
     """Return (-score, seq) of the best texts in the index, best first, without the forgotten.
 
     Args:
@@ -652,46 +660,53 @@ def _ranked(
     gain = max(average / snapshot.average_length, 1.0)
     asked = limit + min(len(forgotten), 16) + (0 if alike else limit // 2 + 1)
     while True:
-        addresses = searcher.search(query, asked, count=False).hits
-        seqs = searcher.fast_field_values("seq", [address for _, address in addresses])
-        hits = [(score, seq, address) for (score, address), seq in zip(addresses, seqs, strict=True) if seq not in forgotten]
-        scores = [score for score, _, _ in hits] if alike else scored(hits)
-        found = sorted((-score, seq) for score, (_, seq, _) in zip(scores, hits, strict=True))[:limit]
-        if len(addresses) < asked or (
-            len(found) == limit and (-found[-1][0] >= gain * addresses[-1][0] or asked >= _DEEPEST * limit)
-        ):
+        hits = searcher.search(query, asked, count=False).hits
+        addresses = [address for _, address in hits]
+        given = np.array([score for score, _ in hits], np.float64)
+        seqs = np.array(searcher.fast_field_values("seq", addresses), np.int64)
+        if forgotten and not forgotten.isdisjoint(seqs.tolist()):
+            kept = [place for place, seq in enumerate(seqs.tolist()) if seq not in forgotten]
+            given, seqs, addresses = given[kept], seqs[kept], [addresses[place] for place in kept]
+        scores = given if alike else scored(given, addresses)
+        order = np.lexsort((seqs, -scores))[:limit]
+        found = list(zip((-scores[order]).tolist(), seqs[order].tolist(), strict=True))
+        if len(hits) < asked or (len(found) == limit and (-found[-1][0] >= gain * hits[-1][0] or asked >= _DEEPEST * limit)):
             return found
         asked *= 2
 
 
 class _Counted:
-    """Scores texts of the index by counting their words, each once."""
+    """Scores texts of the index by counting their words; the snapshot keeps the counts for the next question."""
 
-    def __init__(self, searcher: Any, scope: str, field: Field, terms: Sequence[Term], average: float) -> None:
-        self._searcher = searcher
+    def __init__(self, snapshot: _Snapshot, scope: str, field: Field, terms: Sequence[Term], average: float) -> None:
+        self._searcher = snapshot.searcher
+        self._counted = snapshot.counted
         self._field = field
         self._skip = len(scope)
         self._tops = [(term.token, term.weight * (K1 + 1.0)) for term in terms]
         self._short, self._slope = K1 * (1.0 - B), K1 * B / average
-        self._known: dict[tuple[int, int], float] = {}
 
     def score(self, address: Any) -> float:
         """Return what the text at *address* gets."""
-        key = address.segment_ord, address.doc
-        known = self._known.get(key)
+        key = self._field, address.segment_ord, address.doc
+        known: tuple[Counter[str], int] | None = self._counted.get(key)
         if known is None:
-            held = (self._searcher.doc(address).get_first("words") or "").split()
-            tokens = [term[self._skip :] for term in held]
-            if self._field == "stems":
-                tokens = [*map(stem, tokens)]
-            norm = self._short + self._slope * rounded_length(len(tokens))
-            known = 0.0
-            for token, top in self._tops:
-                times = tokens.count(token)
-                if times:
-                    known += top * times / (times + norm)
-            self._known[key] = known
-        return known
+            known = self._counted[key] = self._count(address)
+        counts, length = known
+        norm = self._short + self._slope * length
+        given = 0.0
+        for token, top in self._tops:
+            times = counts.get(token, 0)
+            if times:
+                given += top * times / (times + norm)
+        return given
+
+    def _count(self, address: Any) -> tuple[Counter[str], int]:
+        held = (self._searcher.doc(address).get_first("words") or "").split()
+        tokens = [term[self._skip :] for term in held]
+        if self._field == "stems":
+            tokens = [*map(stem, tokens)]
+        return Counter(tokens), rounded_length(len(tokens))
 
 
 def _look(index: tantivy.Index, tails: tuple[Tail, ...]) -> _Snapshot:

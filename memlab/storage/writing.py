@@ -384,6 +384,8 @@ class Writer:
 
     def _draft_of(self, seq: int, value: Value) -> ask.Draft:
         vector = self._indexes.vector(seq)
+        if vector is None:
+            raise internal("bug", "a memory that is replaced has no vector")
         if isinstance(value, Record):
             own = records.own_fields(value)
             return ask.Draft(vector=vector, kind="record", attributes=own, expires_at=own.get("expires_at"))
