@@ -59,6 +59,11 @@ _DECIDING_OF = {
     "17-compare": (*_LOAD, "experiment/run_comparison.py", "experiment/noise.py"),
     "bench": ("experiment/speed.py",),
     "load": _LOAD,
+    "trace": (
+        *_LOAD,
+        *(f"experiment/{name}.py" for name in ("replay", "trace_study")),
+        *(f"predict/{name}.py" for name in ("fresh", "miss_ratio", "policies", "sampling", "stack_distance", "traffic")),
+    ),
 }
 
 

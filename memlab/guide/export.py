@@ -2,47 +2,82 @@
 
     sweeps ──summary notebooks──▸ findings, charts ──▸ recommended settings ──one interleaved run──▸ before and after
                                                                     │
+    further experiments ──chapters──▸ rules, settings to copy ──────┤
+    a trace of one's own ──one run──▸ its chapter ──────────────────┤
+                                                                    ▾
                                      optimization-guide.{md,html,pdf}, recommended.toml, charts/
 
-Nothing is measured here but what `run` asks the sweeps for; every number is read from a run (see `figures`).
+Nothing is measured here but what `run` asks for; every number is read from a run (see `figures`). Only the sweeps, which were
+confirmed together by the before-after run, decide the recommended settings; the further chapters show theirs to copy.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from memlab.errors import internal, validation
-from memlab.experiment import sweep
+from memlab.experiment import results as kept_runs
+from memlab.experiment import sweep, trace_study
 from memlab.experiment.executor import Executor
 from memlab.experiment.progress import Bar
 from memlab.experiment.results import Run
-from memlab.guide import documents, figures, sections
+from memlab.guide import documents, figures, load_chapters, sections, topics
+from memlab.guide.advice import memory, overload, watching
+from memlab.guide.advice import trace as trace_chapter
+from memlab.guide.chapter import Chapter, Topic
 from memlab.guide.figures import Figure
 from memlab.guide.findings import Finding, read_chart, read_finding
 from memlab.guide.publish import publish, replace
 from memlab.guide.sections import AFTER, QUESTIONS, Evidence
+from memlab.guide.topics import State
 from memlab.settings import Settings
+from memlab.workload.trace import load as load_trace
 
 NAME = "optimization-guide"
 TITLE = "Optimization guide"
+COMMAND = "memlab guide --run --all"
+
+TOPICS = (
+    Topic("memory", "15-memory", "What does memory cost, and what saves it?", "What settings save of it.", memory.chapter),
+    Topic("rate", "12-rate", "How much is sustained?", "A search for the rate, by a target of p99.", load_chapters.rate),
+    Topic(
+        "overload",
+        overload.EXPERIMENT,
+        "What happens when more is asked than can be answered?",
+        "Far more calls than are sustained, by deadline and wait for a place.",
+        overload.chapter,
+    ),
+)
+CHEAP = frozenset[str]()
+"""Topics that `run` measures unasked: the whole guide takes ten minutes at most on two cores."""
+
 _SUMMARY_TIMEOUT_S = 300.0
 _SETTINGS_HEAD = "# Recommended by the Optimization Guide beside this file; each line names the run that shows it."
 _SMOKE_HEAD = "# Written by a smoke run, which recommends nothing: these are the defaults."
 
 
 class Written(NamedTuple):
-    """What was written, and whether it holds findings or only proves that it runs."""
+    """What was written.
+
+    Attributes:
+        finding: whether it holds findings, or only proves that it runs.
+        not_run: experiments of further chapters without runs.
+        failed: experiments of further chapters of which a point failed now, each with its error.
+    """
 
     markdown: Path
     html: Path
     pdf: Path
     settings: Path
     finding: bool
+    not_run: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -56,7 +91,9 @@ def build(
     out: str | Path | None = None,
     *,
     data: str | Path | None = None,
+    trace: str | Path | None = None,
     run: bool = False,
+    every: bool = False,
     smoke: bool = False,
     progress: bool = True,
 ) -> Written:
@@ -66,24 +103,45 @@ def build(
         params: folder of the params files; their notebooks stand where they say.
         results: folder of runs.
         out: folder for the guide; default: `guide` inside *results*, `guide.smoke` for smoke runs.
-        data: folder of conversations instead of generated ones.
-        run: measure the points that are missing; without, they are an error. The run of the recommended settings, which
-            depends on the findings, is always measured when it is missing.
+        data: folder of conversations instead of generated ones, for the sweeps.
+        trace: of the reader's own traffic, which the guide then speaks of too; see `workload.trace`.
+        run: measure what is missing of the sweeps, and of the chapters that take little time. Without, a missing point of a sweep
+            is an error, and a chapter without runs says so. The run of the recommended settings, which depends on the findings,
+            and that of a trace are always made when they are missing.
+        every: with `run`, measure every chapter, which may take an hour.
         smoke: use the smoke sweeps: the guide then proves that it runs, and finds nothing.
     Raises:
         MemlabError: NOT_FOUND `run`: points are missing; VALIDATION `bare_number`, `unknown_run`, `stale_run`: see
-            `figures.check`; INTERNAL `sweep`: a point failed.
+            `figures.check`; `trace`: it cannot be read; INTERNAL `sweep`: a point of a sweep failed.
     """
+    if trace is not None:
+        load_trace(trace)  # a bad one is refused before anything is measured
     kept = Path(results)
     folder = Path(out) if out is not None else kept / ("guide.smoke" if smoke else "guide")
     evidence = gather(Path(params), kept, folder, data=data, run=run, smoke=smoke, progress=progress)
-    return render(evidence, folder)
+    measured = {topic.name for topic in TOPICS if every or topic.name in CHEAP} if run else set()
+    size: Literal["quick", "smoke"] = "smoke" if smoke else "quick"
+    states = topics.gather(TOPICS, Path(params), kept, measured=measured, size=size, progress=progress)
+    if trace is not None:
+        if progress:
+            Bar(trace_study.EXPERIMENT).say(f"trace: '{trace}', a minute or two")
+        looked = trace_study.study(Path(trace), evidence.recommended, kept, size=size)
+        states.append(State(_trace_topic(evidence, states), [looked], ()))
+    return render(evidence._replace(states=states), folder)
+
+
+def _trace_topic(evidence: Evidence, states: Sequence[State]) -> Topic:
+    """Return the chapter of the reader's trace, which is held against the traffic of the others."""
+    others: dict[str, Sequence[Run]] = {**evidence.runs, AFTER: [evidence.after]}
+    others |= {state.topic.experiment: state.runs for state in states}
+    write = functools.partial(trace_chapter.chapter, others=others)
+    return Topic("trace", trace_study.EXPERIMENT, "Your trace", "The trace that was given.", write)
 
 
 def gather(
     params: Path, results: Path, folder: Path, *, data: str | Path | None, run: bool, smoke: bool, progress: bool
 ) -> Evidence:
-    """Return runs and findings, measuring what *run* allows."""
+    """Return runs and findings of the sweeps, measuring what *run* allows."""
     ending = ".smoke.yaml" if smoke else ".yaml"
     files = {question.experiment: params / f"{question.experiment}{ending}" for question in QUESTIONS}
     sweeps = {experiment: sweep.Sweep.load(path, data=data) for experiment, path in files.items()}
@@ -163,21 +221,44 @@ def render(evidence: Evidence, folder: Path) -> Written:
     """Write the documents of *evidence* into *folder*; nothing is replaced when a number has no run.
 
     Raises:
-        MemlabError: VALIDATION `bare_number`, `unknown_run` or `stale_run`; see `figures.check`.
+        MemlabError: VALIDATION `bare_number`, `unknown_run` or `stale_run`; see `figures.check`; `hosts`: of unlike ones.
     """
     every = sections.all_runs(evidence)
+    kept_runs.refuse_unlike_hosts(every)
     verify(evidence.findings.values(), every)
+    watched = _watched(evidence)
+    told = topics.tell([*evidence.states, watched])
     template = (documents.TEMPLATES / f"{NAME}.md").read_text(encoding="utf-8")
-    body = figures.write(template, **sections.fields(evidence))
+    body = figures.write(template, **sections.fields(evidence, told), **_chapters([*evidence.states, watched], told))
     finding = sections.is_finding(evidence)
     subtitle = "For generated conversations" if evidence.after.data is None else "For conversations of your own"
     if not finding:
         subtitle = "A smoke run: it proves that it runs"
-    published = publish(body, every, evidence.drawings, folder, name=NAME, title=TITLE, subtitle=subtitle)
+    drawings = dict(evidence.drawings)
+    for chapter in told.values():
+        drawings |= chapter.drawings
+    published = publish(body, every, drawings, folder, name=NAME, title=TITLE, subtitle=subtitle)
     settings = folder / "recommended.toml"
     head = _SETTINGS_HEAD if finding else _SMOKE_HEAD
     replace(settings, f"{head}\n{figures.plain(sections.settings_file(evidence))}\n")
-    return Written(*published, settings, finding)
+    not_run = tuple(state.topic.experiment for state in evidence.states if not state.runs)
+    failed = tuple(f"{state.topic.experiment}: {state.error}" for state in evidence.states if state.error)
+    return Written(*published, settings, finding, not_run, failed)
+
+
+def _watched(evidence: Evidence) -> State:
+    """Return the chapter on what to watch, which reads the runs of the sweeps and of overload."""
+    pressed = [run for state in evidence.states if state.topic.experiment == overload.EXPERIMENT for run in state.runs]
+    topic = Topic("watching", "", "What should be watched?", "The engine's own counters.", watching.chapter)
+    return State(topic, [*sections.core_runs(evidence), *pressed], ())
+
+
+def _chapters(states: Sequence[State], told: Mapping[str, Chapter]) -> dict[str, str]:
+    """Return what fills the places of the further chapters; of one that nobody asked for, that it was not run."""
+    known = {state.topic.name: state for state in states}
+    every = [known.get(topic.name) or State(topic, [], ()) for topic in TOPICS]
+    filled = {state.topic.name: topics.chapter(state, told, COMMAND) for state in [*every, *states]}
+    return {"trace": "", **{name.replace("-", "_"): text for name, text in filled.items()}}
 
 
 def verify(found: Iterable[Finding], runs: Iterable[Run]) -> None:

@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from memlab.experiment.results import Run
-from memlab.guide import figures, settings_text
+from memlab.guide import figures, settings_text, topics
+from memlab.guide.chapter import Chapter
 from memlab.guide.figures import Figure, Reading, mark, name_run
 from memlab.guide.findings import Finding
 from memlab.guide.tables import Column, cell, derived, host_table, table
+from memlab.guide.topics import State
+from memlab.operations.registry import lookup
 from memlab.settings import Settings
 
 AFTER = "04-before-after"
@@ -79,6 +82,7 @@ class Evidence(NamedTuple):
         findings, drawings: of each summary notebook and of the before-after run, by experiment.
         after: the run of everything off against the recommended settings.
         recommended: those settings.
+        states: how far the further chapters are, that of the reader's own trace among them.
     """
 
     runs: dict[str, list[Run]]
@@ -86,15 +90,20 @@ class Evidence(NamedTuple):
     drawings: dict[str, str]
     after: Run
     recommended: Settings
+    states: Sequence[State] = ()
 
 
-def fields(evidence: Evidence) -> dict[str, str | Figure]:
-    """Return what fills each place of the template, numbers marked with their runs."""
-    every = all_runs(evidence)
+def fields(evidence: Evidence, told: Mapping[str, Chapter]) -> dict[str, str | Figure]:
+    """Return what fills each place of the template, numbers marked with their runs.
+
+    Args:
+        told: the further chapters, by topic.
+    """
+    every = core_runs(evidence)
     after = evidence.after
     filled: dict[str, str | Figure] = {
         "banner": "" if is_finding(evidence) else _SMOKE,
-        "short": _short(evidence) if is_finding(evidence) else "Nothing is recommended.",
+        "short": _short(evidence, told) if is_finding(evidence) else "Nothing is recommended.",
         "settings_table": _settings_table(evidence),
         "data_table": _data_table(after),
         "traffic_table": _traffic_table(evidence),
@@ -111,20 +120,30 @@ def fields(evidence: Evidence) -> dict[str, str | Figure]:
         "driver": _driver(every),
         "recall": _recall(every),
         "host_table": host_table(after),
-        "runs_tables": "\n\n".join(_runs_table(name, runs) for name, runs in _by_experiment(evidence).items()),
+        "runs_tables": "\n\n".join(
+            [
+                *(_runs_table(name, runs) for name, runs in _by_experiment(evidence).items()),
+                topics.runs_tables(_with_runs(evidence)),
+            ]
+        ),
     }
     for question in QUESTIONS:
         runs, finding = evidence.runs[question.experiment], evidence.findings[question.experiment]
         filled[f"{question.name}_finding"] = _quoted(finding)
-        filled[f"{question.name}_rule"] = f"Recommended is {finding.rule}." if finding.recommended else ""
+        filled[f"{question.name}_rule"] = _rule(question, runs, finding)
         filled[f"{question.name}_floor"] = _floor(runs, question)
         filled[f"{question.name}_table"] = _points_table(question, runs, finding)
     return filled
 
 
-def all_runs(evidence: Evidence) -> list[Run]:
-    """Return every run that the guide speaks of, the before-after run last."""
+def core_runs(evidence: Evidence) -> list[Run]:
+    """Return the runs of the sweeps that decide the recommended settings, the before-after run last."""
     return [run for runs in _by_experiment(evidence).values() for run in runs]
+
+
+def all_runs(evidence: Evidence) -> list[Run]:
+    """Return every run that the guide speaks of."""
+    return [*core_runs(evidence), *(run for state in _with_runs(evidence) for run in state.runs)]
 
 
 def is_finding(evidence: Evidence) -> bool:
@@ -170,11 +189,40 @@ def _quoted(finding: Finding, run: Run | None = None) -> str:
     return f"> **{_said(finding, run)}**"
 
 
-def _short(evidence: Evidence) -> str:
+def _with_runs(evidence: Evidence) -> list[State]:
+    return [state for state in evidence.states if state.runs]
+
+
+def _short(evidence: Evidence, told: Mapping[str, Chapter]) -> str:
     lines = [f"> **{_said(evidence.findings[AFTER], evidence.after)}**", ""]
     titles = {"cache": "Cache", "batch": "Batching", "pool": "Pool"}
     lines += [f"- **{titles[question.name]}.** {_said(evidence.findings[question.experiment])}" for question in QUESTIONS]
+    lines += [topics.short(_with_runs(evidence), told)]
     return "\n".join(lines)
+
+
+def _rule(question: Question, runs: Sequence[Run], finding: Finding) -> str:
+    """Return the rule of thumb of a sweep with the range that it was seen in, and the settings to copy."""
+    if not finding.recommended:
+        return ""
+    spans = [
+        f"{column.head} {mark(_range(known, column.path, spec=column.spec))}"
+        for column in question.columns
+        if column.path.startswith("parameters.")
+        for known in [[run for run in runs if isinstance(figures.read(run, column.path, missing=None)[0], (int, float))]]
+        if known
+    ]
+    first = runs[0]
+    mix = first.workload["mix"]
+    reads = sum(weight for name, weight in mix.items() if lookup(name).reads) / sum(mix.values())
+    zipf = Figure.of(first, "workload.popularity.zipf")
+    held = (
+        f"Holds for {', '.join(spans)}, at {mark(_range(runs, 'summary.offered_per_s', spec=',.0f'))} arrivals a second, "
+        f"{mark(Figure(reads, (first.id,)), '.0%')} of them reads of questions with a Zipf exponent of {mark(zipf, 'g')}."
+    )
+    rule = f"Take {finding.rule}" if finding.verdict == "better" else "Leave it as it was where no difference is seen, as here"
+    shown = sorted(runs, key=lambda run: run.id != finding.evidence)
+    return f"> **Rule of thumb.** {rule}. {held}\n\nSettings to copy:\n\n{settings_text.to_copy(finding.recommended, shown)}"
 
 
 def _settings_table(evidence: Evidence) -> str:

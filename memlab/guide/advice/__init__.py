@@ -1,1 +1,1 @@
-"""Chapters of the Optimization Guide: a question, what was measured, the rule of thumb with its range, settings to copy."""
+"""Chapters of the Optimization Guide: from the runs of one experiment to a measurement, a rule of thumb and settings to copy."""

@@ -1,0 +1,181 @@
+"""What becomes of calls when far more is asked than can be answered: deadlines, waiting for a place, and what is dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+from memlab import charts
+from memlab.experiment.results import Run
+from memlab.guide.chapter import ENDS, Chapter, at, cells, chart, ends, said
+from memlab.guide.figures import name_run
+from memlab.guide.tables import derived, table
+
+EXPERIMENT = "18-overload"
+_DEADLINE, _WAIT = "workload.deadline_s", "pool.acquire_timeout_s"
+_NO_BREAKER = (
+    "**A circuit breaker comes later.** None of these remembers: each call is judged by its own waiting, and an engine that has "
+    "failed for a minute is asked as often as one that has not. A breaker, which refuses at once while failures are many and "
+    "tries again after a while, is not built yet; until then callers should wait longer after each refusal."
+)
+
+
+def chapter(runs: Sequence[Run]) -> Chapter:
+    """What is answered, refused and dropped under several times the sustained rate, by deadline and wait for a place."""
+    runs = sorted(runs, key=lambda run: (run.parameters[_DEADLINE], run.parameters[_WAIT]))
+    sides = (("reference", "no pool"), ("candidate", "pool"))
+    rows = [
+        [
+            _deadline(run),
+            "no bound" if side == "reference" else _wait(run),
+            *cells(run, side, (("throughput_per_s", ",.0f±"), ("failure_ratio", ".0%"))),
+            *(said(run, run.summary[side]["outcomes"].get(name, 0) / run.summary[side]["samples"], ".0%") for name in _ENDED),
+            at(run, f"{side}.p95_ms", ",.0f"),
+            name_run(run.id),
+        ]
+        for run in runs
+        for side, _ in sides
+    ]
+    heads = ["deadline (s)", "wait for a place (s)", "in time/s", "failed", "refused", "too late", "p95 of answers (ms)", "run"]
+    counted = [
+        [
+            _deadline(run),
+            _wait(run),
+            *(said(run, value, spec) for value, spec in _counts(run.summary["candidate"]["statistics"])),
+            name_run(run.id),
+        ]
+        for run in runs
+    ]
+    count_heads = [
+        "deadline (s)",
+        "wait (s)",
+        "dropped before a batch",
+        "dropped in the pool",
+        "groups refused",
+        "calls in a group",
+    ]
+    frame = pl.DataFrame(
+        [
+            {"label": _label(run), "series": words, **ends(run.summary[side]["throughput_per_s"])}
+            for run in runs
+            for side, words in sides
+        ],
+        schema_overrides=ENDS,
+    )
+    drawing = charts.intervals(
+        frame,
+        x_title="answers in time per second (95 % interval over repeats)",
+        logarithmic=False,
+        title="What still comes in time",
+    )
+    chosen = _chosen(runs)
+    text = "\n\n".join(
+        [
+            f"Poisson arrivals at {_asked(runs)} calls a second, several times what is answered, without a cache. An answer "
+            "after "
+            "its deadline is of no use and counts as a failure. A call whose deadline has passed while it waited is dropped "
+            "before "
+            "anything is done for it; a group of calls that waits longer for a place in the pool than "
+            "`pool.acquire_timeout_s` is "
+            "refused at once, so that its callers know. Each row without a pool was measured in turn with the one below it.",
+            table(heads, rows, left=0),
+            chart(EXPERIMENT, "Answers in time per second, with and without a pool, by deadline and wait for a place."),
+            "What the engine's own counters say of the pool's side, the warm-up included:",
+            table([*count_heads, "run"], counted, left=0),
+            _NO_BREAKER,
+        ]
+    )
+    return Chapter(_headline(runs), text, {EXPERIMENT: str(charts.to_svg(drawing))}, _rule(runs, chosen), chosen)
+
+
+_ENDED = ("refused", "timeout")
+
+
+def _deadline(run: Run) -> str:
+    return said(run, run.parameters[_DEADLINE], "g")
+
+
+def _wait(run: Run) -> str:
+    return said(run, run.parameters[_WAIT], "g")
+
+
+def _label(run: Run) -> str:
+    return f"deadline {run.parameters[_DEADLINE]:g} s, wait {run.parameters[_WAIT]:g} s"
+
+
+def _asked(runs: Sequence[Run]) -> str:
+    return at(runs[0], "offered_per_s", ",.0f")
+
+
+def _counts(statistics: Mapping[str, Any]) -> list[tuple[float, str]]:
+    batch, pool = statistics.get("batch") or {}, statistics["pool"]
+    return [
+        (batch.get("expired", 0), ","),
+        (pool["expired"], ","),
+        (pool["refused"], ","),
+        (batch.get("mean_size", 1.0), ",.0f"),
+    ]
+
+
+def _shortest(runs: Sequence[Run]) -> tuple[Run, Run]:
+    """Return the runs of the shortest and the longest deadline with the longest wait for a place: the deadline alone decides."""
+    longest_wait = [run for run in runs if run.parameters[_WAIT] == max(one.parameters[_WAIT] for one in runs)]
+    return longest_wait[0], longest_wait[-1]
+
+
+def _headline(runs: Sequence[Run]) -> str:
+    short, long = _shortest(runs)
+    text = (
+        f"At {_asked(runs)} calls a second {at(short, 'candidate.throughput_per_s', ',.0f±')} a second are answered within a "
+        f"deadline of {_deadline(short)} s, {at(short, 'candidate.failure_ratio', '.0%')} fail"
+    )
+    if long is not short:
+        text += (
+            f"; with {_deadline(long)} s {at(long, 'candidate.throughput_per_s', ',.0f±')} a second, "
+            f"{at(long, 'candidate.failure_ratio', '.0%')} fail"
+        )
+    return f"{text} ({' '.join(name_run(run.id) for run in dict.fromkeys((short, long)))})."
+
+
+def _chosen(runs: Sequence[Run]) -> dict[str, Any]:
+    """Return the wait for a place whose share of answers in time is above that of every other wait, at every deadline."""
+    if any(not run.summary["finding"] for run in runs):
+        return {}
+    waits = sorted({run.parameters[_WAIT] for run in runs})
+    found = [wait for wait in waits if all(_above(runs, wait, other) for other in waits if other != wait)]
+    return {_WAIT: found[0]} if len(waits) > 1 and found else {}
+
+
+def _above(runs: Sequence[Run], wait: float, other: float) -> bool:
+    gains = {(run.parameters[_DEADLINE], run.parameters[_WAIT]): run.summary["ratio"]["throughput"] for run in runs}
+    pairs = [(gains[deadline, wait], gains[deadline, other]) for deadline, at_wait in gains if at_wait == wait]
+    return all(one["low"] is not None and two["high"] is not None and one["low"] > two["high"] for one, two in pairs)
+
+
+def _rule(runs: Sequence[Run], chosen: Mapping[str, Any]) -> str:
+    if any(run.summary["size"] == "smoke" for run in runs):
+        return ""
+    deadlines = derived(runs, _span([run.parameters[_DEADLINE] for run in runs]), "")
+    waits = derived(runs, _span([run.parameters[_WAIT] for run in runs]), "")
+    wait = (
+        f"Wait {derived(runs, chosen[_WAIT], 'g')} s for a place at most: of the waits that were measured it brings the most "
+        "answers "
+        "in time at every deadline. "
+        if chosen
+        else "How long a place is awaited made no difference to the answers in time that held at every deadline: choose by "
+        "how soon "
+        "callers want to know. "
+    )
+    return (
+        "Give every call the deadline after which its answer is of no use: what has expired is dropped, and the time goes to "
+        "calls "
+        f"that can still be answered. {wait}Holds for deadlines of {deadlines} s and waits of {waits} s at {_asked(runs)} "
+        "calls a "
+        "second, with batching on; below the sustained rate neither is ever reached."
+    )
+
+
+def _span(values: Sequence[float]) -> str:
+    return f"{min(values):g} to {max(values):g}"
