@@ -86,11 +86,19 @@ class BatchSettings(_Section):
         window_ms: longest time that a call waits for company, in milliseconds; 0 waits for nothing but the batch in flight.
         limit: calls in one batch at most.
         adaptive: an idle lane sends at once and the window counts only while a batch is in flight.
+        objective_ms: the window follows what calls take, up to `window_ms`: as long as 95 of 100 are answered within so many
+            milliseconds it grows, else it is cut (AIMD); None for a window that stays.
     """
 
     window_ms: Annotated[float, Meta(ge=0.0, le=10_000.0)] = 2.0
     limit: Annotated[int, Meta(ge=1, le=10_000)] = 256
     adaptive: bool = True
+    objective_ms: Annotated[float, Meta(gt=0.0, le=60_000.0)] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.objective_ms is not None and not self.window_ms:
+            raise validation("settings", "setting batch.objective_ms sets a window of at most batch.window_ms: give one above 0")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,6 +16,8 @@ When a lane sends. A group is sent when `limit` calls wait, and otherwise
 Reads have several groups in flight, writes one. Where a pool says that it has no room, a group of reads in flight is waited
 for longer than the window: a group that stands in the pool's line could not grow any more. "At once" is the next turn of the
 event loop, so that callers who wake together travel together.
+
+With an objective the window is not `window_ms` but follows what calls take, up to that (`aimd`), for each lane of its own.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ import msgspec
 
 from memlab.errors import MemlabError, internal
 from memlab.measure.clock import SYSTEM, Clock
+from memlab.middleware.aimd import Aimd
 from memlab.middleware.chain import GroupHandler, Handler, Outcome, settle, too_late
 from memlab.operations.registry import Operation, lookup
 from memlab.settings import BatchSettings
@@ -49,7 +52,7 @@ class Batch:
         self._settings = settings
         self._clock = clock
         self._kinds: dict[str, _Kind] = {}
-        self._counts = {"read": _Counts(), "write": _Counts()}
+        self._counts = {"read": _Counts(settings), "write": _Counts(settings)}
 
     def __call__(self, inner: GroupHandler) -> Handler:
         """Return a handler of single calls over *inner*, which executes groups."""
@@ -82,7 +85,10 @@ class Batch:
         return handle
 
     def statistics(self) -> dict[str, float | int]:
-        """Return groups, calls and group sizes, in all and by lane; `expired` and `dropped` calls were never executed."""
+        """Return groups, calls and group sizes, in all and by lane, and the window of each as it stands.
+
+        `expired` and `dropped` calls were never executed.
+        """
         lanes = self._counts
         groups, calls = sum(lane.groups for lane in lanes.values()), sum(lane.calls for lane in lanes.values())
         found: dict[str, float | int] = {
@@ -98,6 +104,7 @@ class Batch:
             found[f"{name}_calls"] = lane.calls
             found[f"{name}_mean_size"] = lane.calls / lane.groups if lane.groups else 0.0
             found[f"{name}_max_size"] = lane.max_size
+            found[f"{name}_window_ms"] = lane.window_s * 1e3
         return found
 
 
@@ -120,14 +127,15 @@ def _kind_of(operation: Operation) -> _Kind:
 
 
 class _Counts:
-    __slots__ = ("calls", "dropped", "expired", "groups", "max_size")
+    __slots__ = ("calls", "dropped", "expired", "groups", "max_size", "window_s")
 
-    def __init__(self) -> None:
+    def __init__(self, settings: BatchSettings) -> None:
         self.groups = 0
         self.calls = 0
         self.max_size = 0
         self.expired = 0
         self.dropped = 0
+        self.window_s = settings.window_ms / 1e3
 
 
 class _Call:
@@ -159,7 +167,7 @@ class _Junction:
         self._last_write: dict[str, _Call] = {}
         self._reads = _Lane(self, inner, settings, clock, counts["read"], one_at_a_time=False)
         self._writes = _Lane(self, inner, settings, clock, counts["write"], one_at_a_time=True)
-        single = dataclasses.replace(settings, limit=1)
+        single = dataclasses.replace(settings, limit=1, objective_ms=None)
         self._lone_reads = _Lane(self, inner, single, clock, counts["read"], one_at_a_time=False)
         self._lone_writes = _Lane(self, inner, single, clock, counts["write"], one_at_a_time=False)
 
@@ -213,6 +221,10 @@ class _Lane:
         self._counts = counts
         self._limit = settings.limit
         self._window_s = settings.window_ms / 1e3
+        self._aimd: Aimd | None = None
+        if settings.objective_ms is not None:
+            self._aimd = Aimd(self._window_s, settings.objective_ms / 1e3)
+            self._window_s = counts.window_s = self._aimd.window_s
         self._goes_when_idle = settings.adaptive or not settings.window_ms
         self._one_at_a_time = one_at_a_time
         self._waiting: deque[_Call] = deque()
@@ -244,13 +256,14 @@ class _Lane:
             self._next = self._loop.call_at(self._waiting[0].arrived + self._window_s, self._due)
 
     def _due(self) -> None:
+        waited = not self._next_is_now
         self._next = None
         self._next_is_now = False
         if self._in_flight and not self._has_room():
             self._is_held = True
             return
         if self._waiting and not (self._one_at_a_time and self._in_flight):
-            self._send()
+            self._send(waited=waited)
         self._arrange()
 
     def _cancel_next(self) -> None:
@@ -259,11 +272,16 @@ class _Lane:
             self._next = None
             self._next_is_now = False
 
-    def _send(self) -> None:
-        """Make up a group of the oldest calls that still want to be executed, and send it."""
+    def _send(self, *, waited: bool = False) -> None:
+        """Make up a group of the oldest calls that still want to be executed, and send it.
+
+        Args:
+            waited: for its window.
+        """
         self._cancel_next()
         taken: list[_Call] = []
         members: list[_Call] = []
+        expired = 0
         now = self._clock.monotonic_ns()
         while self._waiting and len(members) < self._limit:
             call = self._waiting.popleft()
@@ -272,22 +290,31 @@ class _Lane:
             if call.outcome.done():
                 self._counts.dropped += 1
             elif deadline is not None and now >= deadline:
-                self._counts.expired += 1
+                expired += 1
                 call.outcome.set_result(too_late(call.request))
             else:
                 members.append(call)
+        self._counts.expired += expired
         if not members:
+            self._follow(taken, waited, expired)
             self._junction.ended(taken)
             return
         self._counts.groups += 1
         self._counts.calls += len(members)
         self._counts.max_size = max(self._counts.max_size, len(members))
-        task = self._loop.create_task(self._execute(members, taken))
+        task = self._loop.create_task(self._execute(members, taken, waited, expired))
         self._in_flight.add(task)
         for call in members:
             call.group = task
 
-    async def _execute(self, members: list[_Call], taken: list[_Call]) -> None:
+    def _follow(self, taken: list[_Call], waited: bool, expired: int) -> None:
+        """Let the window follow what calls took that have ended."""
+        if self._aimd is not None and taken:
+            arrived_s = [call.arrived for call in taken]
+            self._window_s = self._aimd.update(arrived_s, self._loop.time(), waited=waited, expired=expired)
+            self._counts.window_s = self._window_s
+
+    async def _execute(self, members: list[_Call], taken: list[_Call], waited: bool, expired: int) -> None:
         try:
             outcomes: Sequence[Outcome | BaseException] = await self._inner([call.request for call in members])
             if len(outcomes) != len(members):
@@ -304,6 +331,7 @@ class _Lane:
         finally:
             self._in_flight.discard(asyncio.current_task())
             self._is_held = False
+            self._follow(taken, waited, expired)
             self._junction.ended(taken)
             self._arrange()
 

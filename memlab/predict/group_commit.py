@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from memlab.errors import validation
+from memlab.middleware.aimd import Aimd
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -106,6 +107,7 @@ class Rule:
     limit: int
     adaptive: bool = True
     in_flight: int = 1
+    objective_ms: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,6 +138,9 @@ def simulate(at_s: Floats, rule: Rule, service_s: Callable[[int, bool], float], 
             other.
     """
     window_s = rule.window_ms / 1e3
+    aimd = Aimd(window_s, rule.objective_ms / 1e3) if rule.objective_ms is not None else None
+    if aimd is not None:
+        window_s = aimd.window_s
     goes_when_idle = rule.adaptive or not window_s
     one_at_a_time = rule.in_flight == 1
     calls = len(at_s)
@@ -147,13 +152,13 @@ def simulate(at_s: Floats, rule: Rule, service_s: Callable[[int, bool], float], 
     now = 0.0
     returned = -np.inf
 
-    def send(size: int) -> None:
+    def send(size: int, *, waited: bool = False) -> None:
         nonlocal groups
         members = [waiting.popleft() for _ in range(size)]
         rested = not running and now - returned > RESTED_S
         groups += 1
         group_size[members] = size
-        (running if len(running) < rule.in_flight else line).append(_Group(service_s(size, rested), members))
+        (running if len(running) < rule.in_flight else line).append(_Group(service_s(size, rested), members, waited))
 
     while arrived < calls or waiting or running:
         while len(waiting) >= rule.limit and not (one_at_a_time and running):
@@ -175,22 +180,25 @@ def simulate(at_s: Floats, rule: Rule, service_s: Callable[[int, bool], float], 
             running.remove(returning)
             returned = now
             response_s[returning.members] = now - at_s[returning.members]
+            if aimd is not None:
+                window_s = aimd.update(at_s[returning.members].tolist(), now, waited=returning.waited)
             if line:
                 running.append(line.popleft())
         elif next_arrival <= moment:
             waiting.append(arrived)
             arrived += 1
         else:
-            send(min(len(waiting), rule.limit))
+            send(min(len(waiting), rule.limit), waited=True)
     return Simulated(response_s, group_size, groups, now)
 
 
 class _Group:
-    __slots__ = ("left_s", "members")
+    __slots__ = ("left_s", "members", "waited")
 
-    def __init__(self, left_s: float, members: list[int]) -> None:
+    def __init__(self, left_s: float, members: list[int], waited: bool) -> None:
         self.left_s = left_s
         self.members = members
+        self.waited = waited
 
 
 @dataclasses.dataclass(frozen=True)

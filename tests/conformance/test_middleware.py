@@ -213,6 +213,7 @@ CHAINS: dict[str, Build] = {
     "batch of two": build(seam=batched(limit=2)),
     "batch without window": build(seam=batched(window_ms=0.0)),
     "batch with fixed window": build(seam=batched(adaptive=False, limit=5)),
+    "batch with an objective": build(seam=batched(window_ms=1.0, limit=5, objective_ms=2.0)),
     "pool of one": build(inside=[pooled(1)]),
     "pool of two": build(inside=[pooled(2)]),
     "cache, pool": build(cached(), inside=[pooled(2)]),

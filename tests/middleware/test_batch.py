@@ -92,6 +92,43 @@ def test_a_lane_that_is_not_adaptive_always_waits_for_its_window():
     assert groups == [(6, "ab"), (12, "c"), (35, "d")]
 
 
+def test_with_an_objective_the_window_follows_what_calls_take():
+    """A group takes 10 ms; an objective of 13 ms leaves 3 for the window, one of 9 leaves none, one of 50 all that is allowed."""
+
+    def ends(objective_ms, **given):
+        """Return the windows at the end: calls far apart, so that each waits out the window alone."""
+        schedule = [(1 + number * 50, read("a")) for number in range(800)]
+        return timed(schedule, window_ms=8.0, adaptive=False, objective_ms=objective_ms, **given)[1]
+
+    assert ends(50.0)["read_window_ms"] == 8.0
+    assert ends(9.0)["read_window_ms"] == 0.5
+    assert 2.0 <= ends(13.0)["read_window_ms"] <= 3.5
+    assert ends(50.0)["write_window_ms"] == 0.5, "each lane has its own"
+    assert ends(50.0, limit=1)["read_window_ms"] == 0.5, "nobody waits for a window where one call is a full group"
+
+
+def test_calls_that_expire_shorten_the_window():
+    """Given up before they were too late for the objective, they were not answered in time all the same."""
+    clock = ManualClock()
+    middleware = batch(BatchSettings(window_ms=8.0, adaptive=False, objective_ms=20.0), clock)
+    handle = chain(Timed(clock, 0.001).run, seam=middleware)
+
+    async def ask_for(count, left_ms):
+        for _ in range(count):
+            deadline_ns = None if left_ms is None else clock.monotonic_ns() + left_ms * 1_000_000
+            await asyncio.wait([asyncio.ensure_future(handle(read("a", deadline_ns=deadline_ns)))])
+
+    async def main():
+        await ask_for(20 * 16, None)
+        assert middleware.statistics()["read_window_ms"] == 8.0
+        await ask_for(60, 5)
+
+    run(main(), clock)
+    found = middleware.statistics()
+    assert found["expired"] > 5
+    assert found["read_window_ms"] < 5.5
+
+
 def test_a_full_group_waits_for_nothing():
     """`limit` calls leave at once, whatever is in flight; what is left over waits."""
     schedule = [(1, read("a")), *((3, read(key)) for key in "bcdefgh")]

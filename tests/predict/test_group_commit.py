@@ -51,6 +51,18 @@ def test_a_fixed_window_waits_for_company():
     assert found.response_s.tolist() == pytest.approx([1.2, 1.0, 1.5])
 
 
+def test_a_window_with_an_objective_follows_it():
+    """Groups take 10 ms, calls come alone: an objective of 13 ms leaves 3 for the window, and one call in twenty is late."""
+    at_s = np.arange(4_000) / 10
+    rule = Rule(8.0, 8, adaptive=False, objective_ms=13.0)
+    found = simulate(at_s, rule, lambda size, rested: 0.010)
+    settled = found.response_s[1_000:]
+    assert 0.012 < settled.mean() < 0.013
+    assert (settled > 0.013).mean() <= 0.06
+    loose = simulate(at_s, Rule(8.0, 8, adaptive=False, objective_ms=50.0), lambda size, rested: 0.010)
+    assert loose.response_s[1_000:].tolist() == pytest.approx([0.018] * 3_000)
+
+
 def test_a_limit_cuts_groups():
     """By hand: five at once behind a group of one, two together at most."""
     found = simulate(np.array([0.0, 0.1, 0.1, 0.1, 0.1, 0.1]), Rule(0.0, 2), second)
