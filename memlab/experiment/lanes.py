@@ -11,6 +11,7 @@ import math
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -66,6 +67,10 @@ class Lanes:
         told = self._told(driven)
         end_s = (driven.end_ns - driven.start_ns) / 1e9
         return told.filter((pl.col("due_s") + pl.col("response_ms") / 1e3).is_between(0.0, end_s))
+
+    def statistics(self, name: str) -> dict[str, Any]:
+        """Return the counts of an engine's parts."""
+        return self._engines[name].statistics()
 
     def _told(self, driven: Driven) -> pl.DataFrame:
         mean = self._counter.mean()

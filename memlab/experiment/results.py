@@ -44,6 +44,7 @@ _DECIDING_FILES = (
 )
 # What decides the runs of one experiment beside that, so that a change of one instrument does not make all runs old.
 _LOAD = ("experiment/load_run.py", "experiment/load_summary.py", "experiment/oracle.py")
+_LANES = ("experiment/lanes.py",)
 _OPERATIONS = ("operation_costs", "operation_store", "operation_summary", "discovery_costs", "cold_start", "forking")
 _DECIDING_OF = {
     "07-invalidation": ("experiment/invalidation.py",),
@@ -57,6 +58,8 @@ _DECIDING_OF = {
     "15-memory": ("experiment/footprint.py", "experiment/footprint_process.py"),
     "16-profile": ("experiment/profiling.py", "experiment/profiled_work.py", "experiment/load_run.py"),
     "17-compare": (*_LOAD, "experiment/run_comparison.py", "experiment/noise.py"),
+    "22-pool-limit": (*_LANES, "experiment/pooling.py", "predict/queueing.py", "predict/scalability.py"),
+    "23-index": ("experiment/indexing.py", "predict/pareto.py"),
     "bench": ("experiment/speed.py",),
     "load": _LOAD,
     "trace": (

@@ -1,70 +1,164 @@
 """The study of pool limits: what is measured, and what is made of it."""
 
+import json
+import math
+
 import polars as pl
 import pytest
 
 from memlab.errors import MemlabError
 from memlab.experiment import pooling
-from memlab.predict.queueing import sharing_response_s
+from memlab.predict.queueing import SharedPlaces
+from memlab.workload import arrivals, spec
+
+WORKLOAD = {"mix": {"episodic.recall": 1}, "corpus": {"events": 100, "sessions": 2, "questions": 20}}
+WOKEN_MS = 2.0
 
 
 def answered(limit):
     return 1_000 * limit / (1 + 0.3 * (limit - 1) + 0.01 * limit * (limit - 1))
 
 
+def waited(limit, share, repeat, woken_s):
+    """What a queue of a known law and a known time to wake makes of arrivals."""
+    rate = share * answered(limit)
+    due_s = arrivals.poisson(rate, 600 / rate, seed=repeat)
+    told = SharedPlaces(answered, pl.Series([0.9, 1.1]).to_numpy(), woken_s).play(due_s, limit, seed=repeat) * 1e3
+    place = {"limit": limit, "share": share, "rate_per_s": rate, "repeat": repeat, "due_s": due_s.tolist()}
+    return {**place, "mean_ms": told.mean(), "p95_ms": float(pl.Series(told).quantile(0.95))}
+
+
+@pytest.fixture(scope="module")
 def planted():
-    """Throughputs and waits of a law that is known."""
+    """Throughputs and waits of a law that is known, on a machine that takes two milliseconds to wake from any rest."""
     closed = [
-        {"limit": limit, "repeat": repeat, "throughput_per_s": answered(limit or 8) * (1 + 0.01 * repeat)}
+        {
+            "limit": limit,
+            "repeat": repeat,
+            "throughput_per_s": answered(limit or 8) * (1 + 0.001 * repeat),
+            "mean_ms": 1.0,
+            "p95_ms": 2.0,
+            "limit_after": limit or 7 + repeat,
+        }
         for limit in (0, *pooling.LIMITS)
         for repeat in range(5)
     ]
-    waited = [
-        {"limit": 4, "share": share, "rate_per_s": share * 2_000, "repeat": 0, "mean_ms": mean_ms}
-        for share, mean_ms in ((0.5, 1e3 * sharing_response_s(1_000, 4, answered)), (1.5, 90.0))
+    woken_s = {0.001: WOKEN_MS / 1e3}
+    waits = [waited(limit, share, repeat, woken_s) for limit in (3, 16) for share in (0.3, 0.7) for repeat in range(5)]
+    lone = [
+        {"rest_s": rest_s, "repeat": repeat, "response_ms": [0.9 + longer, 1.1 + longer]}
+        for rest_s, longer in ((0.0, 0.0), (0.004, WOKEN_MS), (0.016, WOKEN_MS))
+        for repeat in range(5)
     ]
     surface = [
-        {"database_threads": 1, "vector_threads": 1, "limit": limit, "repeat": repeat, "throughput_per_s": rate + repeat}
-        for limit, rate in ((1, 10.0), (4, 30.0))
-        for repeat in range(3)
+        {"database_threads": database, "vector_threads": 1, "limit": limit, "repeat": repeat, "throughput_per_s": rate + repeat}
+        for database, limit, rate in ((1, 1, 10.0), (1, 4, 30.0), (2, 4, 90.0))
+        for repeat in range(5)
     ]
-    return pooling.Measured(pl.DataFrame(closed), pl.DataFrame(waited), pl.DataFrame(surface))
+    return pooling.Measured(*(pl.DataFrame(rows) for rows in (closed, waits, lone, surface)))
 
 
-def test_the_law_of_what_was_planted_is_right_on_limits_it_was_not_fitted_on():
-    """By the median of the repeats; what the places cannot keep up with has no wait."""
-    measured = planted()
-    law = measured.law()
-    compared = pooling.beside_measured(measured, law)
+def test_the_law_of_what_was_planted_is_right_on_limits_it_was_not_fitted_on(planted):
+    """By the median of the repeats."""
+    compared = pooling.beside_measured(planted, planted.law())
     assert compared.filter(pl.col("fitted"))["limit"].to_list() == list(pooling.SEEN)
     assert compared["error"].max() < 1e-6
-    told = pooling.waits(measured, law)
-    assert told["error"].to_list() == [pytest.approx(0.02, abs=0.02), None]
-    assert pooling.surface(measured)["throughput_per_s"].to_list() == [31.0, 11.0]
+    assert pooling.surface(planted)["throughput_per_s"].to_list() == [92.0, 32.0, 12.0]
 
 
-def test_the_race_compares_inside_of_repeats():
+def test_what_a_lone_call_takes_is_told_from_what_waking_adds(planted):
+    """In the flow of calls a millisecond, give or take a tenth; after any rest two more."""
+    mean_s, work, woken_s = pooling.service(planted)
+    assert mean_s == pytest.approx(0.001)
+    assert work.to_list() == pytest.approx([0.9, 1.1] * 5)
+    assert list(woken_s) == pytest.approx([0.001, 0.013])
+    assert list(woken_s.values()) == pytest.approx([WOKEN_MS / 1e3] * 2)
+
+
+def test_the_errors_say_what_a_wait_is_made_of(planted):
+    """Whoever knows of waking is right, for the mean and for p95; without it light traffic is far off."""
+    told = pooling.waits(planted, planted.law())
+    assert told["fitted"].to_list() == [False] * 4
+    assert told["error"].max() < 0.1 and told["error_p95"].max() < 0.15
+    assert told["error_measured"].max() < 0.1
+    assert told.filter(pl.col("share") == 0.3)["error_arrivals"].min() > 0.3
+
+
+def test_a_rate_that_the_law_cannot_keep_up_with_has_no_stationary_wait(planted):
+    """The play has one: a lane ends."""
+    waits = pl.DataFrame([waited(3, 1.5, repeat, {}) for repeat in range(5)])
+    told = pooling.waits(pooling.Measured(planted.closed, waits, planted.lone, planted.surface), planted.law())
+    assert told["error_chain"].to_list() == [None]
+    assert told["error"].to_list() == [pytest.approx(0.0, abs=0.1)]
+
+
+def test_the_race_compares_inside_of_repeats(planted):
     """The adaptive limit answers as eight do: the ratio to the best is that of the law, its interval has no width."""
-    measured = planted()
-    raced = pooling.race(measured, measured.law())
+    raced = pooling.race(planted, planted.law())
     assert raced["best"] == max(pooling.LIMITS, key=answered)
     assert raced["adaptive_over_best"].value == pytest.approx(answered(8) / answered(raced["best"]))
     assert raced["recommended"] <= raced["best"]
+    assert raced["limits"] == [7, 8, 9, 10, 11]
+
+
+def test_the_summary_says_all_that_a_document_shows(planted):
+    """Errors on unseen limits alone, intervals over repeats, and of the surface what more threads bring."""
+    traffic = spec.workload(WORKLOAD)
+    summary = pooling._summarise(planted, pooling.SEEN, 4, size="quick", repeats=5, traffic=traffic)
+    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+    assert summary["finding"] and summary["kept"]
+    assert summary["error"]["median"] < 1e-6
+    assert set(summary["wait_error"]) == {*pooling.STEPS, "model", "p95", "worst", "unanswered"}
+    assert (summary["race"]["lowest"], summary["race"]["highest"]) == (7, 11)
+    corner = summary["surface"]["corners"]["2 1 4"]
+    assert summary["surface"]["best"] == "2 1 4"
+    assert corner["verdict"] == "better" and corner["over_plain"]["value"] == pytest.approx(92 / 32)
+    assert summary["surface"]["corners"]["1 1 4"]["over_plain"] is None
+    assert summary["over_reference"]["best"]["verdict"] == "better"
+    assert math.isclose(summary["limits"]["6"]["throughput_per_s"]["value"], answered(6) * 1.002)
 
 
 @pytest.mark.serial
-def test_the_engine_is_measured_for_real():
-    """Every limit and the adaptive one, the waits, and every corner of the surface."""
-    measured = pooling.measure(limits=(1, 2, 4), memories=100, repeats=1, duration_s=0.06, threads=((1, 1), (1, 2)))
-    assert sorted(measured.closed["limit"]) == [0, 1, 2, 4]
+def test_the_engine_is_measured_for_real(tmp_path):
+    """Every limit and the adaptive one, the waits, lone calls, and every corner of the surface; kept where it is asked for."""
+    made = pooling.measure_point(
+        {},
+        workload=WORKLOAD,
+        repeats=1,
+        duration_s=0.04,
+        limits=(1, 2, 3),
+        seen=(1, 2, 4),
+        threads=((1, 1), (1, 2)),
+        out=tmp_path,
+    )
+    measured = made.measured
+    assert sorted(measured.closed["limit"]) == [0, 1, 2, 3, 4], "the reference's limit joins"
     assert (measured.closed["throughput_per_s"] > 0).all()
-    assert len(measured.waits) == 6
+    assert set(measured.waits["limit"]) == {1, 3}
+    assert len(measured.waits) == 2 * len(pooling.SHARES)
+    assert sorted(measured.lone["rest_s"]) == [0.0, *pooling.RESTS_S]
     assert len(measured.surface) == 6
-    assert pooling.waits(measured, measured.law((1, 2, 4)))["mean_ms"].min() > 0
+    assert not made.summary["finding"]
+    assert json.loads((tmp_path / "summary.json").read_text()) == made.summary
+    assert len(list(tmp_path.glob("pool-*.parquet"))) == 4
 
 
-@pytest.mark.parametrize("given", [{"repeats": 0}, {"memories": 3}, {"duration_s": 0.0}, {"limits": (1, 2)}, {"threads": ()}])
+@pytest.mark.parametrize("given", [{"repeats": 0}, {"duration_s": 0.0}, {"limits": (1, 2)}, {"threads": ()}, {"waited": (7,)}])
 def test_too_little_is_refused(given):
     """A study of nothing is no study."""
     with pytest.raises(MemlabError, match="are the least"):
-        pooling.measure(**given)
+        pooling.measure(WORKLOAD, **given)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"limits": (1, 2, 3), "seen": (1, 2, 3, 4)}, "held against others"),
+        ({"limits": (1, 2, 3), "seen": (1, 2, 9)}, "held against others"),
+        ({"point": {"reference": {"pool": None}}}, "reference.pool"),
+    ],
+)
+def test_a_law_without_anything_to_be_held_against_is_refused(given, told):
+    """Before anything is measured."""
+    with pytest.raises(MemlabError, match=told):
+        pooling.measure_point(given.pop("point", {}), workload=WORKLOAD, **given)

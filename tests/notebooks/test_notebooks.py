@@ -20,7 +20,6 @@ STUDIES = (
     "16-profile",
     "17-compare",
     "21-batch-window",
-    "22-pool-limit",
     "23-index",
     "24-tune",
     "30-what-if",
@@ -39,6 +38,7 @@ BENCHES = (
     "12-rate",
     "13-isolation",
     "13-isolation-summary",
+    "22-pool-limit",
 )
 TOURS = (
     "00-tour",
