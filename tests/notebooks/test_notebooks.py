@@ -28,6 +28,7 @@ MODELS = ("20-miss-ratio",)  # one pass over a trace: whole, so that it may make
 BENCHES = (
     "07-invalidation",
     "07-invalidation-summary",
+    "08-warm-up",
     "10-operations",
     "10-operations-summary",
     "11-workflows",
