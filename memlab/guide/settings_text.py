@@ -23,10 +23,11 @@ def to_copy(settings: Mapping[str, Any], runs: Sequence[Run]) -> str:
         return ""
     whole = Settings.of(settings).to_toml()
     sections = {key.partition(".")[0] for key in settings}
-    shown = [(section, line) for section, line in _lines(whole) if section in sections or _name(line) in sections]
+    shown = [(section, line) for section, line in _lines(whole) if (section or _name(line)) in sections]
     kept = [(section, line) for section, line in shown if not _name(line) or _dotted(section, line) in settings]
     text = with_runs(kept, lambda key: _shows(runs, key, settings[key]))
-    return f"``` toml\n[settings]\n{text}\n```"
+    head = "[settings]\n" if any(not section for section, _ in kept) else ""
+    return f"``` toml\n{head}{text}\n```"
 
 
 def of_all(settings: Settings, run_of: Callable[[str], str], sections: Sequence[str] | None = None) -> str:

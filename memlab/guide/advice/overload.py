@@ -8,9 +8,10 @@ from typing import Any
 import polars as pl
 
 from memlab import charts
+from memlab.experiment.overload import in_time
 from memlab.experiment.results import Run
-from memlab.guide.chapter import ENDS, Chapter, at, cells, chart, ends, said
-from memlab.guide.figures import name_run
+from memlab.guide.chapter import ENDS, Chapter, at, chart, ends, said
+from memlab.guide.figures import Figure, mark, name_run
 from memlab.guide.tables import derived, table
 
 EXPERIMENT = "18-overload"
@@ -25,20 +26,28 @@ _NO_BREAKER = (
 def chapter(runs: Sequence[Run]) -> Chapter:
     """What is answered, refused and dropped under several times the sustained rate, by deadline and wait for a place."""
     runs = sorted(runs, key=lambda run: (run.parameters[_DEADLINE], run.parameters[_WAIT]))
+    found = {run.id: in_time(run.samples(), run.summary["windows"], run.parameters[_DEADLINE]) for run in runs}
     sides = (("reference", "no pool"), ("candidate", "pool"))
     rows = [
         [
             _deadline(run),
-            "no bound" if side == "reference" else _wait(run),
-            *cells(run, side, (("throughput_per_s", ",.0f±"), ("failure_ratio", ".0%"))),
-            *(said(run, run.summary[side]["outcomes"].get(name, 0) / run.summary[side]["samples"], ".0%") for name in _ENDED),
+            "no pool" if side == "reference" else _wait(run),
+            _interval(run, found[run.id][side]["per_s"], ",.0f±"),
+            *(said(run, found[run.id][side][name], ".0%") for name in _ENDS),
             at(run, f"{side}.p95_ms", ",.0f"),
             name_run(run.id),
         ]
         for run in runs
         for side, _ in sides
     ]
-    heads = ["deadline (s)", "wait for a place (s)", "in time/s", "failed", "refused", "too late", "p95 of answers (ms)", "run"]
+    heads = [
+        "deadline (s)",
+        "wait (s)",
+        "in time/s",
+        *(f"{name}".replace("_", " ") for name in _ENDS),
+        "p95 of answers (ms)",
+        "run",
+    ]
     counted = [
         [
             _deadline(run),
@@ -57,11 +66,7 @@ def chapter(runs: Sequence[Run]) -> Chapter:
         "calls in a group",
     ]
     frame = pl.DataFrame(
-        [
-            {"label": _label(run), "series": words, **ends(run.summary[side]["throughput_per_s"])}
-            for run in runs
-            for side, words in sides
-        ],
+        [{"label": _label(run), "series": words, **ends(found[run.id][side]["per_s"])} for run in runs for side, words in sides],
         schema_overrides=ENDS,
     )
     drawing = charts.intervals(
@@ -70,7 +75,7 @@ def chapter(runs: Sequence[Run]) -> Chapter:
         logarithmic=False,
         title="What still comes in time",
     )
-    chosen = _chosen(runs)
+    chosen = _chosen(runs, found)
     text = "\n\n".join(
         [
             f"Poisson arrivals at {_asked(runs)} calls a second, several times what is answered, without a cache. An answer "
@@ -87,10 +92,10 @@ def chapter(runs: Sequence[Run]) -> Chapter:
             _NO_BREAKER,
         ]
     )
-    return Chapter(_headline(runs), text, {EXPERIMENT: str(charts.to_svg(drawing))}, _rule(runs, chosen), chosen)
+    return Chapter(_headline(runs, found), text, {EXPERIMENT: str(charts.to_svg(drawing))}, _rule(runs, chosen), chosen)
 
 
-_ENDED = ("refused", "timeout")
+_ENDS = ("in_time", "late", "refused", "dropped")
 
 
 def _deadline(run: Run) -> str:
@@ -125,32 +130,37 @@ def _shortest(runs: Sequence[Run]) -> tuple[Run, Run]:
     return longest_wait[0], longest_wait[-1]
 
 
-def _headline(runs: Sequence[Run]) -> str:
+def _headline(runs: Sequence[Run], found: Mapping[str, Mapping[str, Any]]) -> str:
     short, long = _shortest(runs)
-    text = (
-        f"At {_asked(runs)} calls a second {at(short, 'candidate.throughput_per_s', ',.0f±')} a second are answered within a "
-        f"deadline of {_deadline(short)} s, {at(short, 'candidate.failure_ratio', '.0%')} fail"
-    )
+
+    def told(run: Run) -> str:
+        side = found[run.id]["candidate"]
+        return f"{_interval(run, side['per_s'], ',.0f±')} a second ({said(run, side['in_time'], '.0%')})"
+
+    text = f"At {_asked(runs)} calls a second {told(short)} are answered within a deadline of {_deadline(short)} s"
     if long is not short:
-        text += (
-            f"; with {_deadline(long)} s {at(long, 'candidate.throughput_per_s', ',.0f±')} a second, "
-            f"{at(long, 'candidate.failure_ratio', '.0%')} fail"
-        )
-    return f"{text} ({' '.join(name_run(run.id) for run in dict.fromkeys((short, long)))})."
+        text += f", and {told(long)} within {_deadline(long)} s"
+    shown = dict.fromkeys((short.id, long.id))
+    return f"{text} ({' '.join(map(name_run, shown))})."
 
 
-def _chosen(runs: Sequence[Run]) -> dict[str, Any]:
-    """Return the wait for a place whose share of answers in time is above that of every other wait, at every deadline."""
+def _interval(run: Run, found: Mapping[str, Any], spec: str) -> str:
+    return mark(Figure(found["value"], (run.id,), low=found["low"], high=found["high"]), spec)
+
+
+def _chosen(runs: Sequence[Run], found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the wait for a place that brings more answers in time than every other, surely and at every deadline."""
     if any(not run.summary["finding"] for run in runs):
         return {}
-    waits = sorted({run.parameters[_WAIT] for run in runs})
-    found = [wait for wait in waits if all(_above(runs, wait, other) for other in waits if other != wait)]
-    return {_WAIT: found[0]} if len(waits) > 1 and found else {}
+    gains = {(run.parameters[_DEADLINE], run.parameters[_WAIT]): found[run.id]["ratio"] for run in runs}
+    waits = sorted({wait for _, wait in gains})
+    best = [wait for wait in waits if all(_above(gains, wait, other) for other in waits if other != wait)]
+    return {_WAIT: best[0]} if len(waits) > 1 and best else {}
 
 
-def _above(runs: Sequence[Run], wait: float, other: float) -> bool:
-    gains = {(run.parameters[_DEADLINE], run.parameters[_WAIT]): run.summary["ratio"]["throughput"] for run in runs}
-    pairs = [(gains[deadline, wait], gains[deadline, other]) for deadline, at_wait in gains if at_wait == wait]
+def _above(gains: Mapping[tuple[float, float], Mapping[str, Any]], wait: float, other: float) -> bool:
+    """Return whether the gain over no pool is above that of another wait at every deadline, intervals apart."""
+    pairs = [(gains[deadline, wait], gains[deadline, other]) for deadline, one in gains if one == wait]
     return all(one["low"] is not None and two["high"] is not None and one["low"] > two["high"] for one, two in pairs)
 
 

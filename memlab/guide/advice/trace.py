@@ -17,6 +17,7 @@ from memlab.operations.registry import lookup
 _MEGABYTE = 1e6
 _RANGES = (("rate_per_s", "arrivals/s", ",.0f"), ("read_ratio", "share of reads", ".2f"), ("zipf", "Zipf exponent", ".2g"))
 _OPERATIONS = 8
+_NEAR = 0.1
 
 
 def chapter(runs: Sequence[Run], others: Mapping[str, Sequence[Run]] | None = None) -> Chapter:
@@ -237,7 +238,7 @@ def _covered(run: Run, others: Mapping[str, Sequence[Run]]) -> str:
                 continue
             low, high = min(known), max(known)
             span = format(low, spec) if format(low, spec) == format(high, spec) else f"{low:{spec}} to {high:{spec}}"
-            cells += [mark(Figure(span, ids)), _place(mine[name], low, high, spec)]
+            cells += [mark(Figure(span, ids)), _place(mine[name], low, high)]
         rows.append([title, *cells])
     if not rows:
         return "No other chapter was measured with traffic of this kind."
@@ -273,10 +274,8 @@ def _sent(run: Run) -> dict[str, float | None]:
     }
 
 
-def _place(value: float | None, low: float, high: float, spec: str) -> str:
-    """Return where a value lies to a range, as far as both can be read."""
+def _place(value: float | None, low: float, high: float) -> str:
+    """Return where a value lies to a range; a tenth beyond it is still inside."""
     if value is None:
         return "–"
-    if format(value, spec) in (format(low, spec), format(high, spec)):
-        return "inside"
-    return "below" if value < low else "above" if value > high else "inside"
+    return "below" if value < low * (1 - _NEAR) else "above" if value > high * (1 + _NEAR) else "inside"

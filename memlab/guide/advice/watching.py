@@ -108,12 +108,8 @@ def chapter(runs: Sequence[Run]) -> Chapter:
             ]
         )
     heads = ["counter", "in the sweeps", "under overload", "act", "because"]
-    headline = (
-        f"{derived(runs, len(rows))} figures of `engine.statistics()` say how a service is; each has the range here that it "
-        "had in "
-        f"the sweeps"
-    )
-    headline += f". Under overload {_listed(moved)} left theirs." if moved else "."
+    headline = "A few figures of `engine.statistics()` say how a service is"
+    headline += f"; under overload {_listed(moved)} leave the range that they had in the sweeps." if moved else "."
     text = "\n\n".join(
         [
             "`engine.statistics()` gives one table for each part; counts run from opening on, so look at how they change from "
