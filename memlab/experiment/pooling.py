@@ -107,7 +107,7 @@ def measure_point(
     limits: Sequence[int] = LIMITS,
     seen: Sequence[int] = SEEN,
     threads: Sequence[Sequence[int]] = THREADS,
-    duration_s: float = 0.3,
+    duration_s: float = 0.25,
     out: str | Path | None = None,
 ) -> Study:
     """Measure every limit and what is made of them; what a point's notebook calls.
@@ -120,7 +120,7 @@ def measure_point(
         size: `quick`, or `smoke` for a run that only proves that it runs.
         limits, threads: see `measure`; the reference's limit joins them.
         seen: limits that the law is fitted on.
-        duration_s: of a lane.
+        duration_s: of a closed lane; open ones take twice as long.
         out: existing folder for the figures of every lane and summary.json; None keeps nothing.
     Raises:
         MemlabError: VALIDATION: anything that does not fit.
@@ -164,7 +164,7 @@ def measure(
     limits: Sequence[int] = LIMITS,
     waited: Sequence[int] = (1, 3, 16),
     repeats: int = 5,
-    duration_s: float = 0.3,
+    duration_s: float = 0.25,
     threads: Sequence[Sequence[int]] = THREADS,
     seed: int = 1,
 ) -> Measured:
@@ -175,7 +175,7 @@ def measure(
         shared: settings of all lanes, but for cache, batch and pool.
         limits: of the pool, without batching.
         waited: those of the limits that open loops are measured at.
-        duration_s: of every lane.
+        duration_s: of every lane; open ones take twice as long.
         threads: of DuckDB and the vector index; each opens a database of its own.
     Raises:
         MemlabError: VALIDATION `bounds`: too little to measure; or whatever a workload is refused for.
@@ -262,7 +262,7 @@ class _Turns:
 
     async def _learn(self, bench: Lanes) -> None:
         """Let the adaptive limit come to rest as a service does: light traffic first, then the load."""
-        brief = min(1.0, self._duration_s / 0.3)  # a short run proves that it runs
+        brief = min(1.0, self._duration_s / 0.25)  # a short run proves that it runs
         for clients, seconds in ((1, _LONE * brief), (CLIENTS, _LOAD_S * brief)):
             await bench.closed_loop(ADAPTIVE, clients, seconds, _WARM_S, _seed(self._seed, clients))
 
@@ -292,7 +292,7 @@ class _Turns:
     async def _wait(self, bench: Lanes, limit: int, rate: float, share: float, repeat: int) -> None:
         """Note the response times of an open loop."""
         seed = _seed(self._seed, repeat + 1, limit)
-        due_s = arrivals.poisson(rate, max(self._duration_s, 20 / rate), seed)
+        due_s = arrivals.poisson(rate, max(2 * self._duration_s, 20 / rate), seed)
         told = await bench.open_loop(str(limit), due_s, seed)
         response_ms = told["response_ms"]
         place = {"limit": limit, "share": share, "rate_per_s": rate, "repeat": repeat, "due_s": told["due_s"].to_list()}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from memlab.measure.bare_index import EFFORTS, FACTORY, BareIndex
+from memlab.measure.bare_index import EFFORTS, FACTORY, BareIndex, Lists
 
 ROWS, DIMENSION = 900, 32
 
@@ -48,3 +48,15 @@ def test_codes_take_fewer_bytes(vectors):
     size = {kind: BareIndex(kind, vectors).bytes / ROWS for kind in ("flat", "fp16", "sq8", "hnsw")}
     assert [round(size[kind] / DIMENSION) for kind in ("flat", "fp16", "sq8")] == [4, 2, 1]
     assert size["hnsw"] > size["flat"] + 32 * 4
+
+
+def test_lists_are_trained_once_for_all_kinds(vectors):
+    """An index over given lists finds what one finds that trained its own; training them counts as building."""
+    lists = Lists.train(vectors)
+    for kind in ("ivf", "ivf+sq8", "ivf+rabitq+refine"):
+        shared, own = BareIndex(kind, vectors, lists), BareIndex(kind, vectors)
+        effort = EFFORTS[kind][0]
+        assert (shared.search(vectors[:50], 5, effort) == own.search(vectors[:50], 5, effort)).all()
+        assert shared.bytes == own.bytes
+        assert shared.build_s > lists.train_s > 0
+    assert BareIndex("flat", vectors, lists).bytes == BareIndex("flat", vectors).bytes
