@@ -61,6 +61,12 @@ _DECIDING_OF = {
     "17-compare": (*_LOAD, "experiment/run_comparison.py", "experiment/noise.py"),
     "22-pool-limit": (*_LANES, "experiment/pooling.py", "predict/queueing.py", "predict/scalability.py"),
     "23-index": ("experiment/indexing.py", "predict/pareto.py"),
+    "20-miss-ratio": (
+        "experiment/cached.py",
+        "experiment/curves.py",
+        *(f"predict/{name}.py" for name in ("miss_ratio", "policies", "sampling", "stack_distance", "fresh")),
+    ),
+    "24-tune": ("experiment/tune.py", "experiment/tune_grid.py", "experiment/warm_start.py"),
     "bench": ("experiment/speed.py",),
     "load": _LOAD,
     "trace": (

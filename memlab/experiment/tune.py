@@ -159,8 +159,9 @@ class Tuned(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         verdict: of the duel: `better`, or why the defaults stay.
         values: settings that are recommended, dotted keys, over the defaults; empty where the defaults stay.
-        by: who proposed what fought the duel: the defaults, models, a neighbour of the best, the search.
-        searched: evaluations of the search, those among them that the models count for.
+        fought: settings that met the defaults in the duel.
+        by: who proposed them: the defaults, models, a neighbour of the best, or the search.
+        searched: evaluations of the search, those among them that the models count for: models_cost.
         proposed: what the models proposed: `by`, `says`, `settings`, and `predicted` and `measured` by figure, ratios to the
             defaults but for `hit_ratio`; measured is empty where the search was too short to try it.
         front: settings that no other beats in every objective beyond the intervals.
@@ -173,8 +174,10 @@ class Tuned(msgspec.Struct, frozen=True, kw_only=True):
     objectives: tuple[str, ...]
     constraints: tuple[str, ...]
     values: dict[str, Any]
+    fought: dict[str, Any] = {}
     by: str = ""
     searched: int
+    models_cost: int = 0
     proposed: tuple[dict[str, Any], ...] = ()
     front: tuple[dict[str, Any], ...]
     confirmed: dict[str, stats.Interval]
@@ -243,6 +246,8 @@ def _plain(value: Any) -> Any:
 
 WINDOWS_MS = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
 LIMITS = (16, 64, 256)
+_NEIGHBOUR = "a neighbour of the best"
+_SECTIONS = ("cache", "batch", "pool")
 INDEXES = ("flat", "sq8", "fp16", "ivf", "hnsw")
 
 
@@ -267,6 +272,24 @@ def suggest(trial: Any) -> dict[str, Any]:
     return values
 
 
+class _Given:
+    """Answers `suggest` from given parameters of a trial."""
+
+    def __init__(self, parameters: Mapping[str, Any]) -> None:
+        self._parameters = parameters
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        return self._parameters[name]
+
+    def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
+        return int(self._parameters[name])
+
+
+def values_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings, dotted keys, of a trial with these parameters."""
+    return suggest(_Given(parameters))
+
+
 # Tried first, beside what the models propose.
 WARM_START: Mapping[str, dict[str, Any]] = {
     "defaults": {
@@ -286,7 +309,8 @@ OFTEN_GOOD: tuple[dict[str, Any], ...] = (
         "pool.limit": 2, "pool.vector_threads": 1,
     },
 )  # fmt: skip
-_WORTH_MODELS = 8  # budgets from which the models are asked
+WORTH_MODELS = 8
+"""Budget from which models are asked."""
 
 
 # --- the search -------------------------------------------------------------------------------------------------------
@@ -340,7 +364,7 @@ def tune(
     ]
     values, outcome = _best(task, confirmed)
     tell("duel with the defaults on held-out traffic")
-    duel = measured(Settings.of(values), repeats=_CONFIRMING, seed=task.seed + _HELD_OUT, folder=place / "duel")
+    duel = measured(Settings.of(values), repeats=_CONFIRMING, seed=held_out(task.seed), folder=place / "duel")
     verdict = _verdict(task, outcome, duel)
     tuned = Tuned(
         key=task.key,
@@ -348,8 +372,10 @@ def tune(
         objectives=task.objectives,
         constraints=tuple(map(str, task.constraints)),
         values=values if verdict == "better" else {},
+        fought=values,
         by=next(trial.user_attrs["by"] for trial in shortlist if trial.user_attrs["settings"] == values),
         searched=len(trials) + cost,
+        models_cost=cost,
         proposed=_proposed(_study(task, place, 0)),
         front=tuple(
             {
@@ -370,6 +396,11 @@ def tune(
     return tuned
 
 
+def held_out(seed: int) -> int:
+    """Return the seed of traffic that a search with *seed* does not see."""
+    return seed + _HELD_OUT
+
+
 def _search_alone(task: Task, place: Path, worker: int) -> None:
     _search(task, place, Measured(task), lambda line: None, worker=worker)
 
@@ -379,7 +410,7 @@ def _begin(task: Task, place: Path, models: Callable[[], Sequence[Proposal]] | N
     study = _study(task, place, 0)
     if not study.trials:
         proposed: Sequence[Proposal] = ()
-        if models is not None and task.budget >= _WORTH_MODELS:
+        if models is not None and task.budget >= WORTH_MODELS:
             tell("asking the models where to begin")
             proposed = models()
             study.set_user_attr("models", warm_start.COST)
@@ -407,7 +438,7 @@ def _proposed(study: Any) -> tuple[dict[str, Any], ...]:
             measured = {name: ratios[name] for name in proposal["predicted"] if name in ratios}
             if figures.get("hit_ratio") is not None:
                 measured["hit_ratio"] = figures["hit_ratio"]
-            settings = trial.user_attrs.get("settings", proposal["parameters"])
+            settings = values_of(proposal["parameters"])
             found.append(
                 {
                     "by": proposal["by"],
@@ -427,7 +458,7 @@ def _search(task: Task, place: Path, evaluate: Evaluate, tell: Callable[[str], N
     while (done := len(_finished(study))) < budget:
         waiting = any(trial.state.name == "WAITING" for trial in study.get_trials(deepcopy=False))
         if not waiting and done >= task.budget // 3 and (near := _neighbour(task, _finished(study))) is not None:
-            study.enqueue_trial(near, user_attrs={"by": "a neighbour of the best"})
+            study.enqueue_trial(near, user_attrs={"by": _NEIGHBOUR})
         trial = study.ask()
         if "by" not in trial.user_attrs:
             trial.set_user_attr("by", "the search")
@@ -449,29 +480,42 @@ def _neighbour(task: Task, trials: Sequence[Any]) -> dict[str, Any] | None:
     if not allowed:
         return None
     best = dict(min(allowed, key=lambda trial: trial.values[0]).params)
+    tried = [trial.params for trial in trials]
+    chance = random.Random(task.seed + len(trials))
+    # Which sections are on comes before how they are set: of few evaluations none may be left for a section otherwise.
+    # Trials that began elsewhere do not count: what they had in the sections may have hidden what a switch does.
+    stepped = [trial.params for trial in trials if trial.user_attrs["by"] == _NEIGHBOUR]
+    combined = {tuple(params[name] for name in _SECTIONS) for params in stepped}
+    switched = [_changed(best, name, not best[name]) for name in _SECTIONS]
+    untried = [one for one in switched if tuple(one[name] for name in _SECTIONS) not in combined]
+    if untried:
+        return chance.choice(untried)
+    near = [*switched, *(_changed(best, name, value) for name, values in _finer(best).items() for value in values)]
+    open_ = [one for one in near if one not in tried]
+    return chance.choice(open_) if open_ else None
+
+
+def _finer(best: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
+    """Return values next to those of the best, by the parameters that it has."""
     steps: dict[str, tuple[Any, ...]] = {
         "index.kind": INDEXES,
         "batch.window_ms": _beside(best.get("batch.window_ms"), WINDOWS_MS),
         "batch.limit": _beside(best.get("batch.limit"), LIMITS),
         "cache.policy": ("lru", "w_tinylfu"),
         "pool.vector_threads": (1, 2),
-        "cache": (True, False),
-        "batch": (True, False),
-        "pool": (True, False),
     }
     for name, least, most, factor in (("cache.max_entries", 16, 65_536, 4), ("pool.limit", 1, 16, 2)):
         if name in best:
             steps[name] = tuple(min(most, max(least, round(best[name] * step))) for step in (factor, 1 / factor))
-    tried = [trial.params for trial in trials]
-    open_ = []
-    for name, values in steps.items():
-        for value in values:
-            changed = {**best, name: value}
-            if value is False:
-                changed = {key: kept for key, kept in changed.items() if not key.startswith(f"{name}.")}
-            if (name in best or value is True) and changed not in tried:
-                open_.append(changed)
-    return random.Random(task.seed + len(trials)).choice(open_) if open_ else None
+    return {name: values for name, values in steps.items() if name in best}
+
+
+def _changed(best: Mapping[str, Any], name: str, value: Any) -> dict[str, Any]:
+    """Return parameters with one changed; a section that is switched on is set as in the defaults."""
+    if value is False:
+        return {key: kept for key, kept in best.items() if not key.startswith(f"{name}.")} | {name: False}
+    usual = {key: given for key, given in WARM_START["defaults"].items() if value is True and key.startswith(f"{name}.")}
+    return {**best, **usual, name: value}
 
 
 def _beside(value: Any, ladder: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -565,10 +609,15 @@ def _said(values: Mapping[str, Any]) -> str:
 
 
 class Measured:
-    """Evaluates settings on the real engine, beside the defaults."""
+    """Evaluates settings on the real engine, beside the defaults.
 
-    def __init__(self, task: Task) -> None:
+    Args:
+        prepared: existing folder that keeps the filled database for the next evaluation; None fills one for each.
+    """
+
+    def __init__(self, task: Task, prepared: Path | None = None) -> None:
         self._task = task
+        self._prepared = prepared
         self._corpus = corpus_of(task.workload, task.seed, task.data)
 
     def __call__(self, settings: Settings, *, repeats: int, seed: int, folder: Path | None = None) -> Outcome:
@@ -583,6 +632,7 @@ class Measured:
             repeats=repeats,
             size=self._task.size,
             folder=folder,
+            prepared=self._prepared,
         )
         if folder is not None:
             measured.write(folder)

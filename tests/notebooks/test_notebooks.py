@@ -21,7 +21,6 @@ STUDIES = (
     "17-compare",
     "21-batch-window",
     "23-index",
-    "24-tune",
     "30-what-if",
 )
 MODELS = ("20-miss-ratio",)  # one pass over a trace: whole, so that it may make a finding
@@ -39,7 +38,6 @@ BENCHES = (
     "12-rate",
     "13-isolation",
     "13-isolation-summary",
-    "22-pool-limit",
 )
 TOURS = (
     "00-tour",
