@@ -28,7 +28,7 @@ from memlab.experiment.executor import Executor
 from memlab.experiment.progress import Bar
 from memlab.experiment.results import Run
 from memlab.guide import documents, figures, load_chapters, sections, topics
-from memlab.guide.advice import memory, overload, watching
+from memlab.guide.advice import invalidation, memory, overload, watching
 from memlab.guide.advice import trace as trace_chapter
 from memlab.guide.chapter import Chapter, Topic
 from memlab.guide.figures import Figure
@@ -44,6 +44,13 @@ TITLE = "Optimization guide"
 COMMAND = "memlab guide --run --all"
 
 TOPICS = (
+    Topic(
+        "invalidation",
+        "07-invalidation",
+        "Up to which share of writes does a cache pay?",
+        "A cache beside none, at several shares of writes.",
+        invalidation.chapter,
+    ),
     Topic("memory", "15-memory", "What does memory cost, and what saves it?", "What settings save of it.", memory.chapter),
     Topic("rate", "12-rate", "How much is sustained?", "A search for the rate, by a target of p99.", load_chapters.rate),
     Topic(
@@ -54,7 +61,7 @@ TOPICS = (
         overload.chapter,
     ),
 )
-CHEAP = frozenset[str]()
+CHEAP = frozenset({"invalidation"})
 """Topics that `run` measures unasked: the whole guide takes ten minutes at most on two cores."""
 
 _SUMMARY_TIMEOUT_S = 300.0
