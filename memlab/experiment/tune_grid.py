@@ -356,8 +356,8 @@ def _summarise(
             "chance": _against_chance(ahead),
             "duel": stats.verdict(duel.ratios[first], smaller_is_better=OBJECTIVES[first]),
         },
-        "rows": judged.drop("settings").to_dicts(),
-        "models": [_error(one, outcome, first) for one, outcome in told],
+        "by_seed": {str(row["seed"]): row for row in judged.drop("settings").to_dicts()},
+        "models": {one.by: _error(one, outcome, first) for one, outcome in told},
         "duel": {
             "settings": dict(fought),
             "named": _name(fought),
@@ -378,7 +378,6 @@ def _error(proposal: Proposal, outcome: Outcome, objective: str) -> dict[str, An
     """Return what a model said beside what was measured, and the factor between them."""
     said, measured = proposal.predicted.get(objective), outcome.ratios[objective]
     return {
-        "by": proposal.by,
         "says": proposal.says,
         "settings": _name(values_of(proposal.parameters)),
         "predicted": said,

@@ -55,13 +55,13 @@ def chapter(runs: Sequence[Run]) -> Chapter:
 def _searches(run: Run) -> str:
     rows = [
         [
-            *(at(run, f"rows.{place}.{name}", spec) for name, spec in (("seed", ""), ("evaluations", ""))),
-            *(at(run, f"rows.{place}.{name}", ".2f") for name in ("found", "best")),
-            *(at(run, f"rows.{place}.{name}", ".1%") for name in ("gap", "chance")),
-            at(run, f"rows.{place}.by"),
+            *(at(run, f"by_seed.{seed}.{name}", spec) for name, spec in (("seed", ""), ("evaluations", ""))),
+            *(at(run, f"by_seed.{seed}.{name}", ".2f") for name in ("found", "best")),
+            *(at(run, f"by_seed.{seed}.{name}", ".1%") for name in ("gap", "chance")),
+            at(run, f"by_seed.{seed}.by"),
             name_run(run.id),
         ]
-        for place in range(len(run.summary["rows"]))
+        for seed in run.summary["by_seed"]
     ]
     return table(["seed", "evaluations", "found", "best", "gap", "chance", "proposed by", "run"], rows)
 
@@ -71,14 +71,14 @@ def _models(run: Run) -> str:
         return f"No model was asked: a search of so few evaluations does without{by(run)}."
     rows = [
         [
-            at(run, f"models.{place}.by"),
-            at(run, f"models.{place}.settings"),
-            *(at(run, f"models.{place}.{name}", spec) for name, spec in (("predicted", ".2f"), ("measured", ".2f±"))),
-            at(run, f"models.{place}.factor", ".2f"),
-            *(at(run, f"models.{place}.{name}", ".2f") for name in ("predicted_hit_ratio", "hit_ratio")),
+            said(run, which),
+            at(run, f"models.{which}.settings"),
+            *(at(run, f"models.{which}.{name}", spec) for name, spec in (("predicted", ".2f"), ("measured", ".2f±"))),
+            at(run, f"models.{which}.factor", ".2f"),
+            *(at(run, f"models.{which}.{name}", ".2f") for name in ("predicted_hit_ratio", "hit_ratio")),
             name_run(run.id),
         ]
-        for place in range(len(run.summary["models"]))
+        for which in run.summary["models"]
     ]
     heads = ["models", "propose", "said", "measured", "said / measured", "hit ratio said", "hit ratio", "run"]
     return "\n\n".join(
@@ -93,7 +93,7 @@ def _models(run: Run) -> str:
 def _drawing(run: Run) -> str:
     rows: list[dict[str, Any]] = [
         {"label": f"search {row['seed']}", "series": series, "value": 1 + row[name], "low": None, "high": None}
-        for row in run.summary["rows"]
+        for row in run.summary["by_seed"].values()
         for series, name in (("the search", "gap"), ("chance, expected", "chance"))
     ]
     rows.append({"label": "the best and its interval", "series": "the grid", **_around_best(run)})
