@@ -33,8 +33,8 @@ EFFORTS: Mapping[Kind, tuple[int, ...]] = {
     "flat": (0,),
     "sq8": (0,),
     "fp16": (0,),
-    "ivf": (1, 4, 16),
-    "ivf+sq8": (1, 4, 16),
+    "ivf": (4, 8, 16),
+    "ivf+sq8": (4, 8, 16),
     "hnsw": (16, 64, 256),
     "ivf+rabitq+refine": (4, 16),
 }
