@@ -67,6 +67,12 @@ _DECIDING_OF = {
         *(f"predict/{name}.py" for name in ("miss_ratio", "policies", "sampling", "stack_distance", "fresh")),
     ),
     "24-tune": ("experiment/tune.py", "experiment/tune_grid.py", "experiment/warm_start.py"),
+    "21-batch-window": (
+        "experiment/batching.py",
+        "experiment/batching_summary.py",
+        "experiment/lanes.py",
+        "predict/group_commit.py",
+    ),
     "bench": ("experiment/speed.py",),
     "load": _LOAD,
     "trace": (

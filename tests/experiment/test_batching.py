@@ -1,97 +1,69 @@
-"""The study of batch windows: what is measured, and what is made of it."""
+"""The measurement of batch windows: every group and lane for real, and what is refused."""
 
-import numpy as np
+import json
+
 import polars as pl
 import pytest
 
 from memlab.errors import MemlabError
 from memlab.experiment import batching
-from memlab.predict.group_commit import BatchModel, Checked, Rule, ServiceTime, simulate
+from memlab.experiment.batching_summary import NONE
+from memlab.predict.group_commit import Rule
+from memlab.settings import Settings
+from memlab.workload import spec
 
-RULES = {batching.NONE: Rule(0.0, 1, in_flight=4), "adaptive": Rule(0.0, 64, in_flight=4), "fixed": Rule(4.0, 64, False, 4)}
+RULES = {NONE: Rule(0.0, 1), "adaptive, 0 ms, 64": Rule(0.0, 64), "fixed, 4 ms, 64": Rule(4.0, 64, adaptive=False)}
 
 
-def took(size):
-    return 0.002 + 0.0002 * size
-
-
-def planted(rates=(100, 400), repeats=3):
-    """Calls of a lane that does exactly what the model supposes."""
-    calls = []
-    for rate in rates:
-        for name, rule in RULES.items():
-            for repeat in range(repeats):
-                at_s = np.sort(np.random.default_rng([rate, repeat]).random(250)) * 250 / rate
-                found = simulate(at_s, rule, lambda size, rested: took(size), processors=1.5)
-                columns = {"due_s": at_s, "response_ms": found.response_s * 1e3, "batch_size": found.group_size}
-                place = {
-                    "rule": pl.lit(name),
-                    "rate_per_s": pl.lit(float(rate)),
-                    "repeat": pl.lit(repeat),
-                    "outcome": pl.lit("ok"),
-                }
-                calls.append(pl.DataFrame(columns).with_columns(**place, law=pl.lit(1.0)))
-    sizes = np.repeat(batching.SIZES, 4)
-    groups = pl.DataFrame(
-        {"size": np.tile(sizes, 2), "ms": np.tile(took(sizes) * 1e3, 2), "rested": np.repeat([False, True], 16)}
+def traffic(operation="episodic.recall", events=200):
+    return spec.workload(
+        {
+            "mix": {operation: 1},
+            "corpus": {"events": events, "sessions": 4, "questions": 20},
+            "arrivals": {"rate_per_s": 1},
+        }
     )
-    return batching.Measured(groups, 1.5, pl.concat(calls), RULES)
-
-
-def test_a_model_of_what_was_planted_is_right():
-    """No error but that of interpolation; the model answers in the measured range alone."""
-    measured = planted()
-    model = measured.model()
-    assert model.processors == 1.5
-    assert model.checked == Checked((100, 400), (0.0, 4.0), (1, 64))
-    compared = batching.beside_measured(measured, model)
-    assert len(compared) == 6
-    assert compared["error_p50"].max() < 0.05 and compared["error_p95"].max() < 0.05
-    assert (compared["mean_group"] - compared["predicted_mean_group"]).abs().max() < 1e-6
-    with pytest.raises(MemlabError, match="checked from"):
-        model.predict(RULES["adaptive"], np.arange(500) / 5_000)
-
-
-def test_the_race_is_between_the_best_of_each():
-    """By rate; lanes too short for a p95 do not run."""
-    rows = [
-        (rule, rate, p95)
-        for rate, times in ((10.0, (9.0, 4.0, 2.0, 5.0)), (20.0, (9.0, 4.0, 8.0, None)))
-        for rule, p95 in zip(("none", "adaptive, a", "fixed, b", "fixed, c"), times, strict=True)
-    ]
-    raced = batching.race(pl.DataFrame(rows, schema=["rule", "rate_per_s", "p95_ms"], orient="row"))
-    assert raced["ratio"].to_list() == [2.0, 0.5]
-    assert raced["fixed"].to_list() == ["fixed, b", "fixed, b"]
-
-
-def test_what_was_asked_for_is_found_where_it_holds():
-    """By hand: 10 ms a group and 0.1 ms a call make 64 calls 39 times as fast; half of that a call makes less than twice."""
-    quick = BatchModel(ServiceTime(0.01, 0.0001, {64: np.zeros(1)}), checked=Checked((10, 3_000), (0, 0), (1, 64)))
-    found = batching.asked_for(quick, Rule(0.0, 64))
-    assert found["speed_up"] == pytest.approx(64 * 0.0101 / 0.0164)
-    assert found["speed_up_holds"] and found["only_delays_below"] is None
-    assert found["calls_saved_from"] > 1 > found["latency_cut_from"]
-    slow = BatchModel(ServiceTime(0.005, 0.005, {64: np.zeros(1)}), checked=Checked((10, 150), (0, 8), (1, 64)))
-    found = batching.asked_for(slow, Rule(8.0, 64, adaptive=False))
-    assert not found["speed_up_holds"] and found["calls_saved_from"] is None
-    assert found["only_delays_below"] > 0.3
 
 
 @pytest.mark.serial
-@pytest.mark.parametrize("operation", ["episodic.recall", "episodic.remember"])
-def test_the_engine_is_measured_for_real(operation):
+def test_the_engine_is_measured_for_real():
     """Groups of every size, every lane that can keep up, nothing failed, and nobody travels in more company than allowed."""
-    measured = batching.measure(operation, shares=(0.2,), rules=RULES, memories=200, repeats=1, duration_s=0.1, whole=False)
+    measured = batching.measure(traffic(), shares=(0.4,), rules=RULES, repeats=1, duration_s=0.1, fewest=20)
     assert set(measured.groups["size"]) == set(batching.SIZES)
-    assert set(measured.calls["rule"]) == set(RULES)
+    assert set(measured.calls["rule"]) == {*RULES, batching.AIMD}
     assert set(measured.calls["outcome"]) == {"ok"}
-    assert measured.calls.filter(pl.col("rule") == batching.NONE)["batch_size"].max() == 1
-    compared = batching.beside_measured(measured, measured.model())
-    assert compared["p95_ms"].null_count() == len(compared), "too few samples for a p95"
+    assert measured.calls.filter(pl.col("rule") == NONE)["batch_size"].max() == 1
+    assert measured.rules[batching.AIMD].objective_ms == measured.objective_ms
+    assert measured.rules[NONE].in_flight == Settings().pool.limit
 
 
-@pytest.mark.parametrize("given", [{"repeats": 0}, {"memories": 3}, {"duration_s": 0.0}, {"shares": ()}, {"rules": {}}])
+@pytest.mark.serial
+def test_a_point_of_writes_keeps_what_it_measured(tmp_path):
+    """One group at a time; the summary is plain, says smoke and finds nothing, and the frames lie beside it."""
+    workload = traffic("episodic.remember").to_dict()
+    point = batching.measure_point({}, workload=workload, repeats=1, shares=(0.6,), duration_s=0.1, out=tmp_path)
+    assert json.loads((tmp_path / "summary.json").read_text())["operation"] == "episodic.remember"
+    assert point.summary["verdict"] == point.summary["race_verdict"] == "smoke" and not point.summary["finding"]
+    assert point.summary["failed"] == 0
+    assert {rule.in_flight for rule in point.measured.rules.values()} == {1}
+    assert not len(point.measured.alone)
+    assert "adaptive, 4 ms, 64" not in set(point.compared["rule"]), "one group at a time: as without a window"
+    assert point.summary["error"]["p95"]["lanes"] == 0, "too few calls for a p95"
+    assert len(pl.read_parquet(tmp_path / "lanes.parquet")) == len(point.compared)
+    assert len(pl.read_parquet(tmp_path / "groups.parquet")) == len(point.measured.groups)
+
+
+@pytest.mark.parametrize("given", [{"repeats": 0}, {"duration_s": 0.0}, {"shares": ()}, {"rules": {}}, {"fewest": 1}])
 def test_too_little_is_refused(given):
     """A study of nothing is no study."""
     with pytest.raises(MemlabError, match="are the least"):
-        batching.measure(**given)
+        batching.measure(traffic(), **given)
+
+
+def test_what_cannot_be_told_is_refused():
+    """A mix of operations has no service time of its own; without a pool there is no number of groups at once."""
+    both = spec.workload({"mix": {"episodic.recall": 1, "episodic.remember": 1}, "arrivals": {"rate_per_s": 1}})
+    with pytest.raises(MemlabError, match="a mix of 2 operations"):
+        batching.measure(both)
+    with pytest.raises(MemlabError, match="without a pool"):
+        batching.measure(traffic(), Settings.of({"pool": None}))

@@ -22,9 +22,20 @@ def test_a_line_is_found_again():
     assert (fit.fixed_s, fit.per_call_s) == (pytest.approx(0.004), pytest.approx(0.0001))
     assert fit.capacity_per_s(64) == pytest.approx(64 / 0.0104)
     assert fit.excess_s[1].tolist() == pytest.approx([0, 0, 8 * 0.0041, 0, 0])
-    chance = np.random.default_rng(0)
-    drawn = [fit.draw(10, chance) for _ in range(400)]
+    draw = fit.draws(np.random.default_rng(0))
+    drawn = [draw(10) for _ in range(400)]
     assert set(np.round(drawn, 6)) == {0.005, round(0.005 + 8 * 0.0048, 6)}, "like the groups of eight"
+
+
+def test_neighbours_are_drawn_together():
+    """A stall that met ten groups in a row meets several in a row again; drawn one by one they would meet one or two."""
+    stalled = np.r_[np.full(90, 0.001), np.full(10, 0.1)]
+    draw = ServiceTime.fit(np.r_[np.ones(100), [8, 8]].astype(int), np.r_[stalled, [0.002, 0.002]]).draws(
+        np.random.default_rng(1)
+    )
+    slow = np.array([draw(1) > 0.05 for _ in range(3_000)])
+    assert 0.05 < slow.mean() < 0.15
+    assert slow[1:][slow[:-1]].mean() > 0.6, "after a slow one comes a slow one"
 
 
 @pytest.mark.parametrize(("sizes", "seconds"), [([1], [1.0]), ([1, 1], [1.0, 1.0]), ([1, 2], [0.0, 1.0]), ([0, 2], [1.0, 1.0])])
