@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import altair as alt
 import polars
 
@@ -16,6 +18,7 @@ def lines(
     title: str = "",
     subtitle: str = "",
     series_title: str | None = None,
+    names: Sequence[str] = (),
     logarithmic_x: bool = False,
     logarithmic_y: bool = False,
     from_zero: bool = False,
@@ -26,11 +29,12 @@ def lines(
 
     Args:
         frame: `x`, `y`, `series`, and perhaps `low` and `high`; rows without a *y* are left out.
+        names: of all series, in the order of their colours, where some may be missing; empty for those that are there.
         from_zero: whether the upright axis begins at nought, where it is not logarithmic.
     """
     columns = [name for name in ("x", "y", "series", "low", "high") if name in frame.columns]
     rows = frame.filter(polars.col("y").is_not_null()).select(columns).to_dicts()
-    series = list(dict.fromkeys(row["series"] for row in rows))
+    series = list(names or dict.fromkeys(row["series"] for row in rows))
     colour, shape = theme.series_scale(series)
     legend = alt.Legend() if len(series) > 1 else None
     across = alt.Scale(type="log", nice=False) if logarithmic_x else alt.Scale(nice=False, zero=False)

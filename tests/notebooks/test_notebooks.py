@@ -20,7 +20,6 @@ STUDIES = (
     "16-profile",
     "17-compare",
     "21-batch-window",
-    "23-index",
     "30-what-if",
 )
 MODELS = ("20-miss-ratio",)  # one pass over a trace: whole, so that it may make a finding
