@@ -49,6 +49,7 @@ _OPERATIONS = ("operation_costs", "operation_store", "operation_summary", "disco
 _DECIDING_OF = {
     "07-invalidation": ("experiment/invalidation.py",),
     "08-warm-up": ("experiment/warm_up.py", "experiment/warm_up_process.py", "experiment/forking.py"),
+    "09-paging": ("experiment/paging.py", "experiment/paging_process.py", "experiment/forking.py"),
     "10-operations": tuple(f"experiment/{name}.py" for name in _OPERATIONS),
     "11-workflows": ("experiment/workflow_costs.py", "experiment/operation_store.py"),
     "12-driver": ("experiment/driver_proof.py", "experiment/stall.py"),

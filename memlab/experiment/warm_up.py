@@ -68,7 +68,7 @@ def measure_point(
     size: str = "smoke",
     calls: int = 400,
     first: int = 50,
-    asked: Sequence[int] = (0, 10, 40, 160),
+    asked: Sequence[int] = (0, 20, 160),
     out: str | Path | None = None,
 ) -> WarmUp:
     """Measure starts with warm-ups of several lengths; what a point's notebook calls.
@@ -135,7 +135,8 @@ class _Store:
         self._saved.parent.mkdir()
         with Engine.open(self._saved, Settings.off(), embedder_of(self.corpus.embedder)) as engine:
             sessions = run_in_own_loop(load(engine, self.corpus)).sessions
-        Engine.open(self._saved, settings, embedder_of(self.corpus.embedder)).close()  # builds and saves the index of this kind
+        with Engine.open(self._saved, settings, embedder_of(self.corpus.embedder)) as engine:
+            engine.storage.rebuild()  # and save it: the first start would do so beside its calls
         shutil.copytree(self._saved.parent, self._bare.parent)
         self._questions = [(sessions[row["session"]], row["text"]) for row in self.corpus.questions.iter_rows(named=True)]
         self._popularity = Zipf(len(self._questions), traffic.popularity.zipf, seed)

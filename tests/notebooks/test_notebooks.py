@@ -27,6 +27,7 @@ BENCHES = (
     "07-invalidation",
     "07-invalidation-summary",
     "08-warm-up",
+    "09-paging",
     "10-operations",
     "10-operations-summary",
     "11-workflows",
