@@ -2,6 +2,8 @@
 #
 #   make guide               set up, run the quick sweeps, write results/guide/
 #   make guide DATA=folder   the same from your own conversations, as parquet
+#   make guide TRACE=file    the same, and what your own traffic says: memlab trace record makes the file
+#   make guide ALL=1         with every chapter; an hour the first time
 #   make test                set up, run every check
 #   make lab                 set up, open JupyterLab on the notebooks
 #   make bench               speed of the engine at 100,000 memories: a report
@@ -14,6 +16,8 @@
 
 PYTHON ?= python3
 DATA ?=
+TRACE ?=
+ALL ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -44,7 +48,7 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 guide: env
-	@$(BIN)/memlab guide --run $(if $(DATA),--data "$(DATA)")
+	@$(BIN)/memlab guide --run $(if $(ALL),--all) $(if $(DATA),--data "$(DATA)") $(if $(TRACE),--trace "$(TRACE)")
 
 # Two runs of pytest: the notebooks, sweeps and browsers of the second start processes of their own, so only two files of them go at
 # a time. Its closing line is the last line.

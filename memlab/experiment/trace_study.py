@@ -33,6 +33,7 @@ from memlab.workload.trace import Trace, load
 
 EXPERIMENT = "trace"
 _WHOLE = 1_000_000  # accesses up to which the curve is exact; of longer traces about as many are looked at
+_ARRIVALS = "it says when calls came, not what they asked"
 _FIGURES = {"p50": 0.5, "p95": 0.95, "mean": "mean"}
 
 
@@ -131,10 +132,12 @@ def _look(trace: Trace, settings: Settings, made: Path, sizes: Sizes, seed: int)
 
 def _cache(trace: Trace, settings: Settings, seed: int) -> dict[str, Any]:
     """Return the curve of the trace, its knee, and what the settings' own size reaches on it."""
+    if trace.kind == "arrivals":
+        return {"note": _ARRIVALS}
     try:
         kept = trace.kept()
-    except MemlabError as error:
-        return {"note": error.text}
+    except MemlabError:
+        return {"note": "it holds no read that a cache could serve"}
     accesses = Accesses(kept.keys, kept.at_ns, kept.stale_at, kept.ttl_ns)
     sample = _WHOLE / len(accesses) if len(accesses) > _WHOLE else None
     curve = miss_ratio_curve(accesses, sample=sample, seed=seed)
@@ -160,11 +163,11 @@ def _cache(trace: Trace, settings: Settings, seed: int) -> dict[str, Any]:
 def _replayed(trace: Trace, settings: Settings, made: Path, sizes: Sizes, seed: int) -> dict[str, Any]:
     """Return what the defaults and the settings did with the same piece of the trace."""
     if trace.kind == "arrivals":
-        return {"note": "it says when calls came, not what they asked"}
+        return {"note": _ARRIVALS}
     try:
         offsets = trace.offsets()
-    except MemlabError as error:
-        return {"note": error.text}
+    except MemlabError:
+        return {"note": "it does not say when its calls came"}
     rate_per_s = (len(offsets) - 1) / float(offsets[-1])
     duration_s = min(max(sizes.calls / rate_per_s, sizes.least_s), sizes.most_s, float(offsets[-1]))
     both = {"reference": Settings(), "candidate": settings}

@@ -1,4 +1,5 @@
-"""The whole road for real, in smoke size: sweeps, summaries, guide; once more without measuring; and with real conversations."""
+"""The whole road for real, in smoke size: sweeps, summaries, chapters, a trace, guide; once more without measuring; and with real
+conversations."""
 
 import json
 import os
@@ -9,6 +10,7 @@ import sys
 import polars as pl
 import pytest
 
+from memlab.guide import export
 from memlab.settings import Settings
 
 pytestmark = [pytest.mark.serial, pytest.mark.timeout(420)]
@@ -32,7 +34,9 @@ def memlab(root, *arguments):
 def made(root, tmp_path_factory):
     """A guide of smoke runs, and what the command said."""
     results = tmp_path_factory.mktemp("road") / "results"
-    said = memlab(root, "guide", "--run", "--smoke", "--results", results)
+    trace = results.parent / "mine.parquet"
+    pl.DataFrame({"key": [1, 2, 1, 3, 1, 2] * 20, "at_s": [number / 50 for number in range(120)]}).write_parquet(trace)
+    said = memlab(root, "guide", "--run", "--smoke", "--trace", trace, "--results", results)
     assert said.returncode == 0, said.stderr
     return results, said
 
@@ -42,7 +46,7 @@ def written(results):
 
 
 def test_the_road_leads_to_a_guide(made):
-    """`memlab guide --run --smoke` measures every point, writes all documents, and says that it finds nothing."""
+    """`memlab guide --run --smoke` measures sweeps and cheap chapters, looks at the trace, writes it all, finds nothing."""
     results, said = made
     runs = [json.loads(path.read_text()) for path in written(results)]
     assert {run["experiment"] for run in runs} == {
@@ -50,6 +54,8 @@ def test_the_road_leads_to_a_guide(made):
         "02-batch-window.smoke",
         "03-pool-limit.smoke",
         "04-before-after.smoke",
+        *(f"{topic.experiment}.smoke" for topic in export.TOPICS if topic.name in export.CHEAP),
+        "trace",
     }
     assert {run["status"] for run in runs} == {"done"}
     folder = results / "guide.smoke"
@@ -57,6 +63,11 @@ def test_the_road_leads_to_a_guide(made):
         assert (folder / name).stat().st_size > 0
         assert name in said.stdout
     assert "proves that it runs" in said.stdout
+    text = (folder / "optimization-guide.md").read_text(encoding="utf-8")
+    assert "\n## Your trace\n" in text
+    for topic in export.TOPICS:
+        assert f"\n## {topic.title}\n" in text
+        assert (topic.experiment in said.stderr) == (topic.name not in export.CHEAP), "what was not run is named, and only that"
     assert Settings.load(folder / "recommended.toml", environment={}) == Settings()
     assert not list(results.rglob("*.partial"))
     assert not list(results.rglob("*.duckdb"))
@@ -67,7 +78,8 @@ def test_a_second_time_nothing_is_measured(made, root):
     results, _ = made
     before = written(results)
     notebooks = {path: path.stat().st_mtime_ns for path in (results / "guide.smoke" / "notebooks").iterdir()}
-    said = memlab(root, "guide", "--run", "--smoke", "--results", results)
+    trace = results.parent / "mine.parquet"
+    said = memlab(root, "guide", "--run", "--smoke", "--trace", trace, "--results", results)
     assert said.returncode == 0, said.stderr
     assert written(results) == before
     assert {path: path.stat().st_mtime_ns for path in notebooks} == notebooks
@@ -79,6 +91,32 @@ def test_a_guide_without_its_runs_says_what_is_missing(root, tmp_path):
     assert said.returncode == 2
     assert re.fullmatch(r"memlab: 01-cache-size: .*\n", said.stderr)
     assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"when": [1.0]}, "its columns are when"),
+        ({"at_s": [2.0, 1.0]}, "must ascend"),
+        ({"key": [1], "answer_bytes": [-1]}, "negative"),
+        ({"key": pl.Series([], dtype=pl.Int64)}, "no rows"),
+    ],
+)
+def test_a_bad_trace_is_refused_before_anything_is_measured(root, tmp_path, columns, words):
+    """One line that says what is wrong, exit code 2, nothing written."""
+    pl.DataFrame(columns).write_parquet(tmp_path / "bad.parquet")
+    said = memlab(root, "guide", "--run", "--smoke", "--trace", tmp_path / "bad.parquet", "--results", tmp_path / "results")
+    assert said.returncode == 2
+    assert words in said.stderr
+    assert said.stderr.count("\n") == 1
+    assert not (tmp_path / "results").exists()
+
+
+def test_all_is_of_what_is_run(root, tmp_path):
+    """`--all` without `--run` is one clear line."""
+    said = memlab(root, "guide", "--all", "--results", tmp_path / "results")
+    assert said.returncode == 2
+    assert re.fullmatch(r"memlab: --all .*\n", said.stderr)
 
 
 def test_conversations_do_not_leave_their_folder(root, shared_data, tmp_path):
