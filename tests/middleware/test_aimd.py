@@ -29,8 +29,18 @@ def test_two_late_of_twenty_cut_it_by_a_quarter_and_one_does_not():
     """The objective is one for p95."""
     aimd = Aimd(0.016, 0.010)
     after(aimd, 7, 0.005)
-    assert aimd.update([100.0, *[100.02] * 19], 100.025, waited=True) == pytest.approx(0.009)
-    assert aimd.update([200.0, 200.0, *[200.02] * 18], 200.025, waited=True) == pytest.approx(0.009 * 0.75)
+    assert aimd.update([100.0, *[100.02] * 19], 100.025, waited=True) == pytest.approx(0.008)
+    assert aimd.update([200.0, 200.0, *[200.02] * 18], 200.025, waited=True) == pytest.approx(0.006)
+
+
+def test_what_late_calls_cost_is_earned_again_before_it_grows():
+    """Ten late ones cost 190 calls in time, and a step 20: after 200 it has not grown, after 220 it has."""
+    aimd = Aimd(0.016, 0.010)
+    after(aimd, 7, 0.005)
+    aimd.update([100.0] * 10, 100.025, waited=True)
+    assert aimd.window_s == pytest.approx(0.006)
+    assert after(aimd, 10, 0.005, now_s=200.0) == pytest.approx(0.006)
+    assert after(aimd, 1, 0.005, now_s=300.0) == pytest.approx(0.007)
 
 
 def test_a_window_that_nobody_waited_for_stays():

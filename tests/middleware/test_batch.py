@@ -125,8 +125,8 @@ def test_calls_that_expire_shorten_the_window():
 
     run(main(), clock)
     found = middleware.statistics()
-    assert found["expired"] > 5
-    assert found["read_window_ms"] < 5.5
+    assert found["expired"] > 1
+    assert found["read_window_ms"] < 5.0
 
 
 def test_a_full_group_waits_for_nothing():

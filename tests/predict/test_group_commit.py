@@ -74,6 +74,20 @@ def test_a_window_with_an_objective_follows_it():
     assert loose.response_s[1_000:].tolist() == pytest.approx([0.018] * 3_000)
 
 
+def test_an_objective_is_kept_where_a_fixed_window_is_too_long_or_saves_less():
+    """Groups of 2 ms and 0.3 ms a call at 1,500 calls a second, 15 ms: 10 ms are late, 4 save less."""
+    at_s = np.cumsum(np.random.default_rng(1).exponential(1 / 1_500, 5_000))
+
+    def told(rule):
+        found = simulate(at_s, rule, lambda size, rested: 0.002 + 0.0003 * size, processors=1.5)
+        return float(np.quantile(found.response_s[1_000:], 0.95)), found.groups
+
+    follows = told(Rule(16.0, 64, False, 4, objective_ms=15.0))
+    short, long = (told(Rule(window_ms, 64, False, 4)) for window_ms in (4.0, 10.0))
+    assert short[0] < follows[0] < 0.0155 < long[0]
+    assert follows[1] < 0.75 * short[1]
+
+
 def test_a_limit_cuts_groups():
     """By hand: five at once behind a group of one, two together at most."""
     found = simulate(np.array([0.0, 0.1, 0.1, 0.1, 0.1, 0.1]), Rule(0.0, 2), second)
