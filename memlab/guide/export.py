@@ -28,7 +28,7 @@ from memlab.experiment.executor import Executor
 from memlab.experiment.progress import Bar
 from memlab.experiment.results import Run
 from memlab.guide import documents, figures, load_chapters, sections, topics
-from memlab.guide.advice import invalidation, memory, overload, watching
+from memlab.guide.advice import invalidation, memory, overload, warm_up, watching
 from memlab.guide.advice import trace as trace_chapter
 from memlab.guide.chapter import Chapter, Topic
 from memlab.guide.figures import Figure
@@ -51,6 +51,13 @@ TOPICS = (
         "A cache beside none, at several shares of writes.",
         invalidation.chapter,
     ),
+    Topic(
+        "warm-up",
+        "08-warm-up",
+        "How much to ask before a process takes traffic?",
+        "Fresh processes over cold files, after warm-ups of several lengths.",
+        warm_up.chapter,
+    ),
     Topic("memory", "15-memory", "What does memory cost, and what saves it?", "What settings save of it.", memory.chapter),
     Topic("rate", "12-rate", "How much is sustained?", "A search for the rate, by a target of p99.", load_chapters.rate),
     Topic(
@@ -61,7 +68,7 @@ TOPICS = (
         overload.chapter,
     ),
 )
-CHEAP = frozenset({"invalidation"})
+CHEAP = frozenset({"invalidation", "warm-up"})
 """Topics that `run` measures unasked: the whole guide takes ten minutes at most on two cores."""
 
 _SUMMARY_TIMEOUT_S = 300.0
@@ -265,7 +272,7 @@ def _chapters(states: Sequence[State], told: Mapping[str, Chapter]) -> dict[str,
     known = {state.topic.name: state for state in states}
     every = [known.get(topic.name) or State(topic, [], ()) for topic in TOPICS]
     filled = {state.topic.name: topics.chapter(state, told, COMMAND) for state in [*every, *states]}
-    return {"trace": "", **{name.replace("-", "_"): text for name, text in filled.items()}}
+    return {"chapter_trace": "", **{f"chapter_{name.replace('-', '_')}": text for name, text in filled.items()}}
 
 
 def verify(found: Iterable[Finding], runs: Iterable[Run]) -> None:
