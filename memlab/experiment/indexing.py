@@ -350,6 +350,7 @@ def _summarise(rows: pl.DataFrame, *, size: str, repeats: int, questions: int, d
         "questions": questions,
         "dimension": dimension,
         "enough": enough,
+        "many": MANY,
         "kinds": {
             row["kind"]: {name: row[name] for name in ("bytes_a_memory", "build_s")} for row in kinds.iter_rows(named=True)
         },

@@ -54,6 +54,8 @@ STEPS: Mapping[str, str] = {
 }
 """What the queue is told, each time more; `woken` is the model, `measured` says what of its error is the law's."""
 MODEL = "woken"
+ENOUGH = 0.95
+"""Share of the highest throughput that the recommended limit reaches."""
 ASKED_ERROR = 0.1
 """Median error on unseen limits that was asked for, of throughput."""
 
@@ -408,14 +410,14 @@ def race(measured: Measured, law: Scalability) -> dict[str, Any]:
     The best is chosen for its throughput among many and so was lucky too: the ratio to it is rather too low.
 
     Returns:
-        recommended (the smallest limit with 95 % of the peak), its nearest measured limit, best (limit with the highest median
-        throughput), adaptive_over_nearest and adaptive_over_best: ratios of throughputs with 95 % intervals over repeats; and
-        limits: where the adaptive limit stood after each of its lanes.
+        recommended (the smallest limit with `ENOUGH` of the peak), nearest (the first measured limit that is no less), best (the
+        limit with the highest median throughput), adaptive_over_nearest and adaptive_over_best: ratios of throughputs with 95 %
+        intervals over repeats; and limits: where the adaptive limit stood after each of its lanes.
     """
     of = _by_limit(measured)
     fixed = [limit for limit in of if limit]
-    recommended = law.enough()
-    nearest = min(fixed, key=lambda limit: (abs(limit - recommended), limit))
+    recommended = law.enough(ENOUGH)
+    nearest = min((limit for limit in fixed if limit >= recommended), default=max(fixed))
     best = max(fixed, key=lambda limit: float(np.median(of[limit])))
     return {
         "recommended": recommended,
@@ -476,6 +478,7 @@ def _summarise(
             "to": law.checked[1],
             "peak": law.peak,
             "enough": raced["recommended"],
+            "enough_share": ENOUGH,
             "fitted": len(compared.filter("fitted")),
         },
         "asked_error": ASKED_ERROR,

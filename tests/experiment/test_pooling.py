@@ -8,54 +8,16 @@ import pytest
 
 from memlab.errors import MemlabError
 from memlab.experiment import pooling
-from memlab.predict.queueing import SharedPlaces
-from memlab.workload import arrivals, spec
+from memlab.workload import spec
+from tests.experiment import planted_pool
+from tests.experiment.planted_pool import WOKEN_MS, answered, waited
 
 WORKLOAD = {"mix": {"episodic.recall": 1}, "corpus": {"events": 100, "sessions": 2, "questions": 20}}
-WOKEN_MS = 2.0
-
-
-def answered(limit):
-    return 1_000 * limit / (1 + 0.3 * (limit - 1) + 0.01 * limit * (limit - 1))
-
-
-def waited(limit, share, repeat, woken_s):
-    """What a queue of a known law and a known time to wake makes of arrivals."""
-    rate = share * answered(limit)
-    due_s = arrivals.poisson(rate, 600 / rate, seed=repeat)
-    told = SharedPlaces(answered, pl.Series([0.9, 1.1]).to_numpy(), woken_s).play(due_s, limit, seed=repeat) * 1e3
-    place = {"limit": limit, "share": share, "rate_per_s": rate, "repeat": repeat, "due_s": due_s.tolist()}
-    return {**place, "mean_ms": told.mean(), "p95_ms": float(pl.Series(told).quantile(0.95))}
 
 
 @pytest.fixture(scope="module")
 def planted():
-    """Throughputs and waits of a law that is known, on a machine that takes two milliseconds to wake from any rest."""
-    closed = [
-        {
-            "limit": limit,
-            "repeat": repeat,
-            "throughput_per_s": answered(limit or 8) * (1 + 0.001 * repeat),
-            "mean_ms": 1.0,
-            "p95_ms": 2.0,
-            "limit_after": limit or 7 + repeat,
-        }
-        for limit in (0, *pooling.LIMITS)
-        for repeat in range(5)
-    ]
-    woken_s = {0.001: WOKEN_MS / 1e3}
-    waits = [waited(limit, share, repeat, woken_s) for limit in (3, 16) for share in (0.3, 0.7) for repeat in range(5)]
-    lone = [
-        {"rest_s": rest_s, "repeat": repeat, "response_ms": [0.9 + longer, 1.1 + longer]}
-        for rest_s, longer in ((0.0, 0.0), (0.004, WOKEN_MS), (0.016, WOKEN_MS))
-        for repeat in range(5)
-    ]
-    surface = [
-        {"database_threads": database, "vector_threads": 1, "limit": limit, "repeat": repeat, "throughput_per_s": rate + repeat}
-        for database, limit, rate in ((1, 1, 10.0), (1, 4, 30.0), (2, 4, 90.0))
-        for repeat in range(5)
-    ]
-    return pooling.Measured(*(pl.DataFrame(rows) for rows in (closed, waits, lone, surface)))
+    return planted_pool.measured()
 
 
 def test_the_law_of_what_was_planted_is_right_on_limits_it_was_not_fitted_on(planted):
