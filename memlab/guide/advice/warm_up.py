@@ -66,7 +66,7 @@ def chapter(runs: Sequence[Run]) -> Chapter:
             table(_HEADS, [row for run in runs for row in _warm_ups(run)], left=0),
             "*Settled* are calls from where the mean of a block lies within the tolerance "
             f"({said(runs[-1], runs[-1].summary['tolerance'], '.0%')}) of the steady one, that of the last third of all calls"
-            f"{by(runs[-1])}. What the cache does not serve is dearer at first too: rows and pages are not in memory yet.",
+            f"{by(runs[-1])}. What the cache did not serve, without a warm-up, among the first calls and among the steady ones:",
             table(
                 ["memories", "first misses (ms)", "later misses (ms)", "steady mean (ms)", "steady hit ratio", "run"],
                 map(_misses, runs),
@@ -112,7 +112,7 @@ def _warm_ups(run: Run) -> list[list[str]]:
                 at(run, f"{prefix}.first.hit_ratio", ".2f"),
                 at(run, f"{prefix}.of_steady_hits", ".0%"),
                 "not yet" if one["settled_after"] is None else at(run, f"{prefix}.settled_after", ","),
-                at(run, f"{prefix}.ratio", ".2f±") if one["asked"] else "–",
+                at(run, f"{prefix}.ratio", ".2g±") if one["asked"] else "–",
                 said(run, one["verdict"]) if one["asked"] else "–",
                 name_run(run.id),
             ]
@@ -155,7 +155,7 @@ def _rule(runs: Sequence[Run]) -> str:
     told = [
         f"on {at(run, 'memories', ',')} memories the {at(run, f'warm_ups.{enough.key}.asked', ',')} most asked of "
         f"{at(run, 'questions', ',')} questions, {at(run, f'warm_ups.{enough.key}.took_s', '.2g', 's')}: the first "
-        f"{at(run, 'first', ',')} calls then take {at(run, f'warm_ups.{enough.key}.ratio', '.2f±')} times what they take without"
+        f"{at(run, 'first', ',')} calls then take {at(run, f'warm_ups.{enough.key}.ratio', '.2g±')} times what they take without"
         f"{by(run)}"
         if enough.asked
         else f"on {at(run, 'memories', ',')} memories no warm-up is seen to help{by(run)}"
