@@ -42,7 +42,7 @@ RULES: Mapping[str, Rule] = {
 }
 AIMD = "AIMD, up to 16 ms, 64"
 _AIMD_MS = 16.0
-SHARES = (0.4, 0.8, 1.6)
+SHARES = (0.4, 0.8, 1.3)
 """Arrival rates, as shares of what calls alone can do, as many at once as the pool lets."""
 OBJECTIVE_MS = 15.0
 
