@@ -61,21 +61,22 @@ def measured_hit_ratio(
     return float(middleware.statistics()["hit_ratio"])
 
 
-def beside_measured(curve: Curve, keys: npt.NDArray[np.integer]) -> pl.DataFrame:
+def beside_measured(curve: Curve, keys: npt.NDArray[np.integer], *, replays: int = 1) -> pl.DataFrame:
     """Return a predicted curve with what the real cache does at each of its sizes.
 
     Args:
         curve: of `lru` or `w_tinylfu`, which the cache has, on a trace of reads.
         keys: of that trace.
+        replays: of the real cache at each size, 1 or more; W-TinyLFU draws its hashes anew in each.
     Returns:
-        two rows a size, `what` being predicted and measured, as `charts.share_curve` draws them; a measured ratio is a count and
-        has no interval.
+        two rows a size, `what` being predicted and measured, as `charts.share_curve` draws them. A measured ratio is the mean of
+        its replays, its ends the least and the most.
     """
     if curve.policy not in ("lru", "w_tinylfu"):
         raise validation("policy", f"the cache has no policy '{curve.policy}'; it has lru and w_tinylfu")
     listed = keys.tolist()
     every = [CacheSettings(curve.policy, size, None) for size in curve.max_entries.tolist()]
-    measured = [measured_hit_ratio(listed, settings) for settings in every]
+    measured = np.array([[measured_hit_ratio(listed, settings) for _ in range(replays)] for settings in every])
     predicted = pl.DataFrame(
         {
             "what": "predicted",
@@ -85,9 +86,11 @@ def beside_measured(curve: Curve, keys: npt.NDArray[np.integer]) -> pl.DataFrame
             "hit_ratio_high": curve.high,
         }
     )
-    ratio = pl.Series("hit_ratio", measured, dtype=pl.Float64)
     counted = predicted.with_columns(
-        pl.lit("measured").alias("what"), ratio, ratio.alias("hit_ratio_low"), ratio.alias("hit_ratio_high")
+        what=pl.lit("measured"),
+        hit_ratio=pl.Series(measured.mean(axis=1)),
+        hit_ratio_low=pl.Series(measured.min(axis=1)),
+        hit_ratio_high=pl.Series(measured.max(axis=1)),
     )
     return pl.concat([predicted, counted]).with_columns(pl.lit("").alias("run"))
 

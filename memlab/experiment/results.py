@@ -74,6 +74,9 @@ _DECIDING_OF = {
         "experiment/lanes.py",
         "predict/group_commit.py",
     ),
+    "22-pool-limit": (*_LANES, "experiment/pooling.py", "predict/queueing.py", "predict/scalability.py"),
+    "23-index": ("experiment/indexing.py", "predict/pareto.py"),
+    "24-tune": ("experiment/tune.py", "experiment/tune_grid.py", "experiment/warm_start.py"),
     "bench": ("experiment/speed.py",),
     "load": _LOAD,
     "trace": (

@@ -238,7 +238,8 @@ def _miniatures(accesses: Accesses, sampler: Sampler, sizes: Ints, policy: Polic
 
     Chance is seen in how much parts of the keys differ. A small cache is also not quite a large one in small: hands and queues
     take other turns, and W-TinyLFU's window, which adapts, may settle elsewhere. So the most that half of the keys would have
-    changed at any size is counted in at every size. Each size has as many keys drawn as its cache needs, and no more.
+    changed at any size that was scaled down is counted in at every size. Each size has as many keys drawn as its cache needs, and
+    no more.
     """
     shares = np.array([_share(sampler, policy, rate, size if policy != "lru" else int(sizes[0])) for size in sizes.tolist()])
     ratios, chances = np.zeros(len(sizes)), np.zeros(len(sizes))
@@ -249,6 +250,8 @@ def _miniatures(accesses: Accesses, sampler: Sampler, sizes: Ints, policy: Polic
         misses = _miniature(accesses, sampler, drawn, sizes[places], policy)
         ratios[places] = np.clip(1.0 - misses.mean(axis=1), 0.0, 1.0)
         chances[places] = STUDENT * np.std(misses, axis=1, ddof=1) / np.sqrt(GROUPS)
+        if share >= 1.0:  # all keys: nothing is scaled down
+            continue
         halved = _miniature(accesses, sampler, drawn[::2], sizes[places], policy)
         changed = max(changed, float(np.abs(misses.mean(axis=1) - halved.mean(axis=1)).max()))
     return ratios, chances + changed

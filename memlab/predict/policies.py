@@ -52,6 +52,26 @@ class Endings:
             return cls(removed)
         return cls(removed, np.searchsorted(at_ns, at_ns + ttl_ns, side="left").tolist())
 
+    @property
+    def any(self) -> bool:
+        """Whether any answer may end."""
+        return bool(self.removed) or self.too_old is not None
+
+    def leave(self, position: int, key: int, fetched: list[int]) -> list[int]:
+        """Return the keys whose answers end before the access at *position*, which asks for *key*.
+
+        Args:
+            fetched: by key, the access that fetched its answer, -1 where none is held; what leaves becomes -1.
+        """
+        left = [one for one in self.removed.get(position, ()) if fetched[one] >= 0]
+        for one in left:
+            fetched[one] = -1
+        since = fetched[key]
+        if self.too_old is not None and since >= 0 and position >= self.too_old[since]:
+            fetched[key] = -1
+            left.append(key)
+        return left
+
 
 NONE = Endings()
 
@@ -104,7 +124,7 @@ def _fifo(keys: list[int], distinct: int, max_entries: int, endings: Endings) ->
 
 def _sieve(keys: list[int], distinct: int, max_entries: int, endings: Endings) -> bytearray:
     """SIEVE (Zhang et al., NSDI 2024): a queue whose hand walks from the tail, spares what was used again, and stays there."""
-    removed, too_old = endings.removed, endings.too_old
+    ends = endings.any
     fetched = [-1] * distinct
     visited = bytearray(distinct)
     # The queue is a ring through `end`: end -> newest -> … -> oldest -> end.
@@ -114,17 +134,11 @@ def _sieve(keys: list[int], distinct: int, max_entries: int, endings: Endings) -
     room = max_entries
     hits = bytearray(len(keys))
     for position, key in enumerate(keys):
-        leaving = removed[position] if removed and position in removed else ()
-        since = fetched[key]
-        if too_old is not None and since >= 0 and position >= too_old[since]:
-            leaving = (*leaving, key)
-        for gone in leaving:
-            if fetched[gone] >= 0:
-                fetched[gone] = -1
-                room += 1
-                if hand == gone:
-                    hand = newer[gone]
-                older[newer[gone]], newer[older[gone]] = older[gone], newer[gone]
+        for gone in endings.leave(position, key, fetched) if ends else ():
+            room += 1
+            if hand == gone:
+                hand = newer[gone]
+            older[newer[gone]], newer[older[gone]] = older[gone], newer[gone]
         if fetched[key] >= 0:
             hits[position] = visited[key] = 1
             continue
@@ -159,7 +173,7 @@ def _s3_fifo(keys: list[int], distinct: int, max_entries: int, endings: Endings)
     A key that left the small queue unused is remembered without its answer, as many as the main queue holds; when it comes back,
     it enters the main queue.
     """
-    removed, too_old = endings.removed, endings.too_old
+    ends = endings.any
     small_size = max(1, max_entries // _SMALL_SHARE)
     main_size = max(1, max_entries - small_size)
     fetched = [-1] * distinct
@@ -172,15 +186,9 @@ def _s3_fifo(keys: list[int], distinct: int, max_entries: int, endings: Endings)
     left = 0  # keys that left the small queue so far: the ghosts are the last `main_size` of them
     hits = bytearray(len(keys))
     for position, key in enumerate(keys):
-        leaving = removed[position] if removed and position in removed else ()
-        since = fetched[key]
-        if too_old is not None and since >= 0 and position >= too_old[since]:
-            leaving = (*leaving, key)
-        for gone in leaving:
-            if fetched[gone] >= 0:
-                fetched[gone] = -1
-                in_main -= is_main[gone]
-                in_small -= not is_main[gone]
+        for gone in endings.leave(position, key, fetched) if ends else ():
+            in_main -= is_main[gone]
+            in_small -= not is_main[gone]
         if fetched[key] >= 0:
             hits[position] = 1
             if uses[key] < _MOST_USES:
@@ -236,7 +244,7 @@ def _w_tinylfu(keys: Ints, max_entries: int, endings: Endings, touches: int) -> 
     Args:
         touches: hits gathered before the policy hears of them.
     """
-    removed, too_old = endings.removed, endings.too_old
+    ends = endings.any
     core = TlfuCore(max_entries)
     numbers = [spread(key) for key in range(int(keys.max(initial=-1)) + 1)]
     key_of = {number: key for key, number in enumerate(numbers)}
@@ -244,14 +252,8 @@ def _w_tinylfu(keys: Ints, max_entries: int, endings: Endings, touches: int) -> 
     heard: list[int] = []
     hits = bytearray(len(keys))
     for position, key in enumerate(keys.tolist()):
-        leaving = removed[position] if removed and position in removed else ()
-        since = fetched[key]
-        if too_old is not None and since >= 0 and position >= too_old[since]:
-            leaving = (*leaving, key)
-        for gone in leaving:
-            if fetched[gone] >= 0:
-                fetched[gone] = -1
-                core.remove(numbers[gone])
+        for gone in endings.leave(position, key, fetched) if ends else ():
+            core.remove(numbers[gone])
         if fetched[key] >= 0:
             hits[position] = 1
             heard.append(numbers[key])

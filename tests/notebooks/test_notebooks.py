@@ -22,7 +22,6 @@ STUDIES = (
     "21-batch-window",
     "30-what-if",
 )
-MODELS = ("20-miss-ratio",)  # one pass over a trace: whole, so that it may make a finding
 BENCHES = (
     "07-invalidation",
     "07-invalidation-summary",
@@ -43,7 +42,7 @@ TOURS = (
     "00-tour",
     "31-many-hosts",
 )  # they show how something goes, and find nothing
-EVERY = (*TOURS, *POINTS, *SUMMARIES, *STUDIES, *BENCHES, *MODELS)
+EVERY = (*TOURS, *POINTS, *SUMMARIES, *STUDIES, *BENCHES)
 
 
 @pytest.fixture(params=EVERY)
@@ -87,9 +86,8 @@ def test_it_shows_one_chart_and_one_finding(stored, root):
         return
     (recorded,) = [output["data"][findings.FINDING] for output in outputs(stored) if findings.FINDING in output["data"]]
     assert recorded["recommended"] == {}
-    if not any(stored["cells"][0]["id"].startswith(name) for name in MODELS):
-        assert recorded["verdict"] == "smoke"
-        assert recorded["text"] == findings.SMOKE
+    assert recorded["verdict"] == "smoke"
+    assert recorded["text"] == findings.SMOKE
 
 
 def test_its_outputs_name_no_machine_and_no_registry(stored, root):
@@ -160,19 +158,3 @@ def test_a_point_sees_what_was_planted(name, effect, verdict, root, tmp_path):
     )
     assert names["found"].verdict == verdict
     assert ("No difference seen" in str(names["found"])) == (verdict == "no difference seen")
-
-
-@pytest.mark.parametrize(("policy", "worst"), [("lru", 0.0), ("w_tinylfu", 1.0)])
-def test_a_predicted_curve_is_held_against_the_real_cache(policy, worst, root):
-    """At eight sizes; LRU is exact, W-TinyLFU within a point, and the finding says so."""
-    names, _ = execute(root / "notebooks" / "20-miss-ratio.ipynb", {"policy": policy, "accesses": 6_000})
-    assert names["found"].verdict == "better"
-    assert names["off"].max() <= worst
-    assert f"{names['knee'].max_entries:,} entries reach" in str(names["found"])
-
-
-def test_a_poor_prediction_is_not_recommended(root):
-    """From a few hundred accesses a sample says little: the notebook says that it is too far off."""
-    names, _ = execute(root / "notebooks" / "20-miss-ratio.ipynb", {"accesses": 3_000, "sample": 0.02})
-    assert names["off"].max() > 1
-    assert "too far to choose a size by" in str(names["found"])
