@@ -28,7 +28,7 @@ from memlab.experiment.executor import Executor
 from memlab.experiment.progress import Bar
 from memlab.experiment.results import Run
 from memlab.guide import documents, figures, load_chapters, sections, topics
-from memlab.guide.advice import invalidation, memory, overload, warm_up, watching
+from memlab.guide.advice import invalidation, memory, overload, paging, pooling, tuning, warm_up, watching
 from memlab.guide.advice import trace as trace_chapter
 from memlab.guide.chapter import Chapter, Topic
 from memlab.guide.figures import Figure
@@ -58,7 +58,21 @@ TOPICS = (
         "Fresh processes over cold files, after warm-ups of several lengths.",
         warm_up.chapter,
     ),
+    Topic(
+        "pooling",
+        "22-pool-limit",
+        "Which limit, from a few that were measured?",
+        "The scalability law from five limits, held against five others.",
+        pooling.chapter,
+    ),
     Topic("memory", "15-memory", "What does memory cost, and what saves it?", "What settings save of it.", memory.chapter),
+    Topic(
+        "paging",
+        "09-paging",
+        "How large a page to take on a walk?",
+        "Walks through many memories by size of the page, and beside writes.",
+        paging.chapter,
+    ),
     Topic("rate", "12-rate", "How much is sustained?", "A search for the rate, by a target of p99.", load_chapters.rate),
     Topic(
         "overload",
@@ -67,8 +81,15 @@ TOPICS = (
         "Far more calls than are sustained, by deadline and wait for a place.",
         overload.chapter,
     ),
+    Topic(
+        "tuning",
+        "24-tune",
+        "Appendix: how near does a joint search come?",
+        "Searches held against a recorded grid, and a duel on other traffic.",
+        tuning.chapter,
+    ),
 )
-CHEAP = frozenset({"invalidation", "warm-up"})
+CHEAP = frozenset({"invalidation", "warm-up", "paging"})
 """Topics that `run` measures unasked: the whole guide takes ten minutes at most on two cores."""
 
 _SUMMARY_TIMEOUT_S = 300.0
