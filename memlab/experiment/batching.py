@@ -48,9 +48,10 @@ OBJECTIVE_MS = 15.0
 
 _BUSIEST = 0.85  # of a lane's capacity: beyond, response times are those of a queue that only grows
 _FEWEST = 80  # calls of a lane; repeats together have enough for a p95
-_CLOSED_S = 0.15
+_CLOSED_S = 0.12
 _WARM_S = 0.03
-_PAUSES = {1: 36, 4: 20, 16: 12, 64: 8}
+_VISITS = 2  # to every size in each repeat: one bad moment of the host is then not all that a repeat knows of it
+_PAUSES = {1: 18, 4: 10, 16: 6, 64: 4}
 _PAUSE_S, _PAUSE_A_CALL_S = 0.01, 0.0005
 _SEEN = 60  # groups of each size in every repeat that are kept
 _SETTLING = 240  # calls before the measured ones, where the window follows an objective
@@ -196,7 +197,7 @@ class _Turns:
         self._groups.clear()  # of a process that had just begun: they say which rates to try, and nothing more
         chance = random.Random(self._seed)
         for repeat in range(self._repeats):
-            turns: list[int | str | tuple[str, float, float]] = [*SIZES, NONE, *due]
+            turns: list[int | str | tuple[str, float, float]] = [*_VISITS * SIZES, NONE, *due]
             chance.shuffle(turns)
             for turn in turns:
                 if isinstance(turn, tuple):

@@ -44,9 +44,7 @@ def chapter(runs: Sequence[Run]) -> Chapter:
                 _asked(runs),
                 left=3,
             ),
-            chart(
-                "batching-delay", "Response times with a window over those without, by rule and rate; the line is no batching."
-            ),
+            chart("batching-delay", delays) if "batching-delay" in drawings else "No rate has figures both with and without.",
             "### The race",
             "The best of each kind by p95, at each rate; a fixed window is chosen afterwards here, which a service cannot do. "
             "*Keeps* says whether p95 was within the objective.",
