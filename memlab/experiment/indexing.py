@@ -129,8 +129,8 @@ def measure(
     Returns:
         memories, kind, effort, session, deleted, callers (1 or 256), recall_at_10, query_ms (of a query, in the call that it
         shares; the mean over passes of their medians) with `low` and `high`, null below five passes, p50_ms and p95_ms of a
-        call with `p95_low` and `p95_high` (null where calls are too few), bytes_a_memory, build_s, passes_ms (a list: query_ms
-        of each pass). Filters and deletes are not combined.
+        call with `p95_low` and `p95_high` (null where calls are too few), bytes_a_memory, build_s, passes_ms and passes_recall
+        (lists: query_ms and recall of each pass). Filters and deletes are not combined.
     Raises:
         MemlabError: VALIDATION `bounds`, `kind`: what does not fit.
     """
@@ -210,12 +210,12 @@ class _Bench:
         """Ask some of the questions, so many in a call, and note answers and times."""
         queries = self._asked[asked]
         index.search(queries[:1], K, effort, bits)
-        took_ms = []
+        found, took_ms = [], []
         for start in range(0, len(asked), callers):
             started = clock.monotonic_ns()
-            found = index.search(queries[start : start + callers], K, effort, bits)
+            found.append(index.search(queries[start : start + callers], K, effort, bits))
             took_ms.append((clock.monotonic_ns() - started) / 1e6)
-            lane.found.append(found)
+        lane.found.append(np.concatenate(found))
         lane.asked.append(asked)
         lane.took_ms.append(took_ms)
 
@@ -224,12 +224,12 @@ _NULLABLE = ("low", "high", "p95_ms", "p95_low", "p95_high")
 
 
 class _Lane:
-    """What one kind at one effort did in one case.
+    """What one kind at one effort did in one case, by pass.
 
     Attributes:
-        found: of each call.
-        asked: which questions, by pass.
-        took_ms: of each call, by pass.
+        found: for each question.
+        asked: which questions.
+        took_ms: of each call.
     """
 
     def __init__(self) -> None:
@@ -252,6 +252,9 @@ class _Lane:
             "p95_low": p95.low,
             "p95_high": p95.high,
             "passes_ms": passes_ms,
+            "passes_recall": [
+                stats.recall_at_k(found, truth[asked], K) for found, asked in zip(self.found, self.asked, strict=True)
+            ],
         }
 
 
@@ -292,22 +295,28 @@ def rebuild_rule(measured: pl.DataFrame) -> pl.DataFrame:
     which is a little larger. That makes the saving look smaller than it is.
 
     Returns:
-        memories, kind, effort, deleted, recall_lost, slower (times as long, `low` and `high` over passes), verdict,
-        questions_to_repay (null unless it is surely slower).
+        memories, kind, effort, deleted, slower (times as long) with `low` and `high` over passes, verdict, questions_to_repay
+        (null unless it is surely slower), recall (before anything was forgotten), recall_lost with `lost_low` and `lost_high`.
     """
     alone = measured.filter((pl.col("session") == 1.0) & (pl.col("callers") == 1))
     place = ["memories", "kind", "effort"]
-    fresh = alone.filter(pl.col("deleted") == 0).select(*place, new_ms="passes_ms", new_recall="recall_at_10")
+    fresh = alone.filter(pl.col("deleted") == 0).select(
+        *place, new_ms="passes_ms", new_recalls="passes_recall", recall="recall_at_10"
+    )
     rows = []
     for row in alone.filter(pl.col("deleted") > 0).join(fresh, on=place).iter_rows(named=True):
         slower = stats.quotient(row["passes_ms"], row["new_ms"])
+        lost = stats.mean([[new - old] for new, old in zip(row["new_recalls"], row["passes_recall"], strict=True)])
         verdict = stats.verdict(slower, smaller_is_better=True)
         extra_ms = float(np.mean(row["passes_ms"]) - np.mean(row["new_ms"]))
         repays = row["build_s"] * (1 - row["deleted"]) * 1e3 / extra_ms if verdict == "worse" else None
         rows.append(
             {
                 **{name: row[name] for name in (*place, "deleted")},
-                "recall_lost": row["new_recall"] - row["recall_at_10"],
+                "recall": row["recall"],
+                "recall_lost": lost.value,
+                "lost_low": lost.low,
+                "lost_high": lost.high,
                 "slower": slower.value,
                 "low": slower.low,
                 "high": slower.high,
@@ -316,7 +325,7 @@ def rebuild_rule(measured: pl.DataFrame) -> pl.DataFrame:
             }
         )
     schema = {name: measured.schema[name] for name in (*place, "deleted")} | dict.fromkeys(
-        ("recall_lost", "slower", "low", "high", "questions_to_repay"), pl.Float64()
+        ("recall", "recall_lost", "lost_low", "lost_high", "slower", "low", "high", "questions_to_repay"), pl.Float64()
     )
     return pl.DataFrame(rows, schema={**schema, "verdict": pl.String()}).sort(*place, "deleted")
 
@@ -361,8 +370,9 @@ def _summarise(rows: pl.DataFrame, *, size: str, repeats: int, questions: int, d
         },
         "rebuild": {
             f"{row['kind']} {row['effort']}, {case_name(1.0, row['deleted'])}": {
-                **{name: row[name] for name in ("kind", "effort", "deleted", "recall_lost", "verdict", "questions_to_repay")},
+                **{name: row[name] for name in ("kind", "effort", "deleted", "recall", "verdict", "questions_to_repay")},
                 "slower": {"value": row["slower"], "low": row["low"], "high": row["high"]},
+                "recall_lost": {"value": row["recall_lost"], "low": row["lost_low"], "high": row["lost_high"]},
             }
             for row in rebuild_rule(rows).iter_rows(named=True)
         },
@@ -378,7 +388,18 @@ def _row_name(row: Mapping[str, Any]) -> str:
 
 
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("kind", "effort", "session", "deleted", "callers", "recall_at_10", "p50_ms", "on_front", "passes_ms")
+    names = (
+        "kind",
+        "effort",
+        "session",
+        "deleted",
+        "callers",
+        "recall_at_10",
+        "p50_ms",
+        "on_front",
+        "passes_ms",
+        "passes_recall",
+    )
     return {
         **{name: row[name] for name in names},
         "query_ms": {"value": row["query_ms"], "low": row["low"], "high": row["high"]},

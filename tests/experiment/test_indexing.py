@@ -35,7 +35,8 @@ def test_every_kind_is_searched_in_every_case(measured):
     assert len(measured) == efforts * 4 * 2
     assert set(measured.select("session", "deleted").rows()) == {(1.0, 0.0), (0.1, 0.0), (0.01, 0.0), (1.0, 0.5)}
     assert measured["recall_at_10"].is_between(0, 1).all()
-    assert set(measured["passes_ms"].list.len()) == {2}
+    assert set(measured["passes_ms"].list.len()) == set(measured["passes_recall"].list.len()) == {2}
+    assert (measured["passes_recall"].list.mean() - measured["recall_at_10"]).abs().max() < 1e-9
     assert measured["p95_ms"].is_null().all(), "too few queries for a p95"
     assert measured["low"].is_null().all(), "too few passes for an interval"
 
@@ -82,6 +83,7 @@ def planted(spread=KNOWN):
         low=pl.col("query_ms") * (1 - spread),
         high=pl.col("query_ms") * (1 + spread),
         passes_ms=pl.concat_list(*(pl.col("query_ms") * (1 + spread * turn / 4) for turn in range(-2, 3))),
+        passes_recall=pl.concat_list(*["recall_at_10"] * 5),
     )
 
 
@@ -106,6 +108,7 @@ def test_building_again_pays_after_as_many_questions_as_it_saves():
     assert found["questions_to_repay"].to_list() == [None, pytest.approx(10_000)]
     assert found["slower"].to_list() == [1.0, pytest.approx(1.5)]
     assert found["recall_lost"].to_list() == [0.0, pytest.approx(0.05)]
+    assert found["lost_low"].to_list() == [0.0, pytest.approx(0.05)]
 
 
 @pytest.mark.parametrize(
