@@ -258,6 +258,9 @@ def render(evidence: Evidence, folder: Path) -> Written:
     Raises:
         MemlabError: VALIDATION `bare_number`, `unknown_run` or `stale_run`; see `figures.check`; `hosts`: of unlike ones.
     """
+    known = {state.topic.name: state for state in evidence.states}
+    missing = [State(topic, [], ()) for topic in TOPICS if topic.name not in known]
+    evidence = evidence._replace(states=[*evidence.states, *missing])
     every = sections.all_runs(evidence)
     kept_runs.refuse_unlike_hosts(every)
     verify(evidence.findings.values(), every)
@@ -289,11 +292,9 @@ def _watched(evidence: Evidence) -> State:
 
 
 def _chapters(states: Sequence[State], told: Mapping[str, Chapter]) -> dict[str, str]:
-    """Return what fills the places of the further chapters; of one that nobody asked for, that it was not run."""
-    known = {state.topic.name: state for state in states}
-    every = [known.get(topic.name) or State(topic, [], ()) for topic in TOPICS]
-    filled = {state.topic.name: topics.chapter(state, told, COMMAND) for state in [*every, *states]}
-    return {"chapter_trace": "", **{f"chapter_{name.replace('-', '_')}": text for name, text in filled.items()}}
+    """Return what fills the places of the further chapters."""
+    filled = {f"chapter_{state.topic.name.replace('-', '_')}": topics.chapter(state, told, COMMAND) for state in states}
+    return {"chapter_trace": "", **filled}
 
 
 def verify(found: Iterable[Finding], runs: Iterable[Run]) -> None:

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import tomllib
 
 import msgspec
 import pytest
@@ -11,8 +12,10 @@ from memlab.errors import MemlabError
 from memlab.experiment.planted import plant
 from memlab.experiment.sweep import Sweep
 from memlab.guide import documents, export, figures, sections
+from memlab.guide.chapter import Chapter
 from memlab.guide.figures import Figure
 from memlab.guide.findings import read_chart, read_finding
+from memlab.guide.topics import State
 from memlab.settings import Settings
 from tests.notebooks.executing import Planted, execute
 
@@ -121,6 +124,55 @@ def test_findings_and_settings_agree(guide, evidence):
     recommended = evidence.findings["01-cache-size"].recommended
     assert recommended["cache.max_entries"] == evidence.recommended.cache.max_entries
     assert f"| `cache.max_entries` | {recommended['cache.max_entries']:,} | better |" in text
+
+
+def test_each_sweep_ends_with_its_rule_and_settings_to_copy(guide, evidence):
+    """Set apart, with the range that it was measured in; the block is TOML of what the sweep recommends."""
+    text = guide.markdown.read_text(encoding="utf-8")
+    parts = text.split("\n## ")
+    for title, question in (
+        ("Which cache size and time to live?", export.QUESTIONS[0]),
+        ("Which batch window and limit, at which arrival rate?", export.QUESTIONS[1]),
+        ("Which pool limit, with how many threads?", export.QUESTIONS[2]),
+    ):
+        (part,) = [part for part in parts if part.startswith(title)]
+        (rule,) = [line for line in part.splitlines() if line.startswith("> **Rule of thumb.**")]
+        assert "Holds for " in rule
+        assert "arrivals a second" in rule
+        block = re.search(r"``` toml\n(.*?)```", part, re.DOTALL)[1]
+        assert Settings.of(tomllib.loads(block)["settings"]) == Settings.of(evidence.findings[question.experiment].recommended)
+
+
+def test_chapters_that_were_not_run_are_named(guide):
+    """Each keeps its place, and says what would make it."""
+    assert guide.not_run == tuple(topic.experiment for topic in export.TOPICS)
+    text = guide.markdown.read_text(encoding="utf-8")
+    for topic in export.TOPICS:
+        assert f"\n## {topic.title}\n\n**Not run.**" in text
+        assert f"`memlab sweep params/{topic.experiment}.yaml`" in text
+
+
+def test_a_further_chapter_stands_in_its_place(evidence, tmp_path):
+    """Headline, text, rule and settings of a chapter are told; its settings do not enter recommended.toml."""
+    run = evidence.runs["03-pool-limit"][0]
+    run = msgspec.structs.replace(run, key="0" * 16)
+    told = Chapter("The headline.", "The text.", {}, "The rule.", {"index.kind": "flat"})
+    topic = next(one for one in export.TOPICS if one.name == "memory")._replace(write=lambda runs: told)
+    written = export.render(evidence._replace(states=[State(topic, [run], ())]), tmp_path)
+    text = written.markdown.read_text(encoding="utf-8")
+    assert f"\n## {topic.title}\n\n> **The headline.**\n\nThe text.\n\n> **Rule of thumb.** The rule.\n" in text
+    assert 'kind = "flat"  # 0000' in text
+    assert f"- **{topic.title}.** The headline." in text
+    assert f"### Runs of {topic.experiment}\n" in text
+    assert Settings.load(written.settings, environment={}).index.kind == Settings().index.kind
+    assert topic.experiment not in written.not_run
+
+
+def test_a_failed_point_of_a_further_chapter_is_told(evidence, tmp_path):
+    """The guide is written all the same, and names the experiment."""
+    written = export.render(evidence._replace(states=[State(export.TOPICS[0], [], ["a point"], error="boom")]), tmp_path)
+    assert written.failed == (f"{export.TOPICS[0].experiment}: boom",)
+    assert "It was tried and failed" in written.markdown.read_text(encoding="utf-8")
 
 
 def test_the_pdf_can_be_searched(guide):
