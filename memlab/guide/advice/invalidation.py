@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -100,6 +101,7 @@ def chapter(runs: Sequence[Run]) -> Chapter:
         [
             at(run, "writes.share", ".1%"),
             at(run, "writes.sessions", ","),
+            at(run, "writes.questions_per_session", ",.0f"),
             at(run, "writes.reads_per_write", ".1f"),
             "none" if run.summary["null"] else said(run, _ttl_s(run) or "none", "" if _ttl_s(run) is None else "g"),
             at(run, "candidate.hit_ratio", ".2f±"),
@@ -110,7 +112,10 @@ def chapter(runs: Sequence[Run]) -> Chapter:
         ]
         for run in ordered
     ]
-    heads = ["writes", "sessions", "reads a write", "ttl (s)", "hit ratio", "mean / no cache", "p95 / no cache", "says", "run"]
+    heads = [
+        "writes", "sessions", "questions each", "reads a write", "ttl (s)", "hit ratio", "mean / no cache", "p95 / no cache",
+        "says", "run",
+    ]  # fmt: skip
     cached = [run for run in ordered if run.summary["predicted"]]
     told = [
         [
@@ -149,6 +154,7 @@ def chapter(runs: Sequence[Run]) -> Chapter:
             "a write passes by, and both count as misses. Warm-up is in these figures.",
             table(model, told, left=0),
             chart("invalidation-model", "Hit ratio as predicted and as measured, without a time to live."),
+            *_of_sessions(limit),
             *_of_ttl(ordered),
         ]
     )
@@ -175,10 +181,10 @@ def _rule(limit: Limit) -> str:
         return ""
     measured = [run for run, _ in limit.verdicts]
     first, zipf = measured[0], measured[0].workload["popularity"]["zipf"]
-    shares = [derived(measured, writes_percent(run)) for run in (first, measured[-1])]
+    shares = " to ".join(at(run, "writes.share", ".0%") for run in (first, measured[-1]))
     sessions = sorted({run.summary["writes"]["sessions"] for run in measured})
     seen = (
-        f"Seen for {' to '.join(shares)} writes in a hundred calls, {' and '.join(derived(measured, one) for one in sessions)} "
+        f"Seen for {shares} writes, {' and '.join(derived(measured, one) for one in sessions)} "
         f"sessions, {at(first, 'corpus.questions', ',')} questions asked again by Zipf's law with exponent "
         f"{said(first, zipf, 'g')}, at {at(first, 'offered_per_s', ',.0f')} calls a second on "
         f"{at(first, 'corpus.events', ',')} memories."
@@ -189,6 +195,28 @@ def _rule(limit: Limit) -> str:
     if limit.first_not is None:
         return f"{until}, the most that was measured. {seen}"
     return f"{until}; at {at(limit.first_not, 'writes.share', '.0%')} it was not seen to pay{by(limit.first_not)}. {seen}"
+
+
+def _of_sessions(limit: Limit) -> list[str]:
+    """Return what the number of sessions changes at one share of writes, where two were measured."""
+    measured = sorted((run for run, _ in limit.verdicts), key=lambda run: int(run.summary["writes"]["sessions"]))
+    for fewer, more in itertools.combinations(measured, 2):
+        if writes_percent(fewer) == writes_percent(more):
+            return [
+                "### What more sessions change",
+                "What counts is how often the same is asked again before something is written to its session. At one share of "
+                "writes a session sees as many reads between two of its writes however many sessions there are; but the fewer "
+                "questions are asked of each, the more of these reads ask the same: "
+                f"{'; '.join(_of_each(run) for run in (fewer, more))}, at the same share of writes.",
+            ]
+    return []
+
+
+def _of_each(run: Run) -> str:
+    return (
+        f"in {at(run, 'writes.sessions', ',')} sessions of {at(run, 'writes.questions_per_session', ',.0f')} questions a hit "
+        f"ratio of {at(run, 'candidate.hit_ratio', '.2f±')}{by(run)}"
+    )
 
 
 def _pair(runs: Sequence[Run]) -> tuple[Run, Run] | None:

@@ -60,7 +60,7 @@ def test_it_pays_up_to_where_the_first_point_is_not_better():
     rule = plain(checked(runs).rule)
     assert "at most 15%" in rule
     assert "at 30% it was not seen to pay" in rule
-    assert "0 to 30 writes in a hundred calls" in rule
+    assert "Seen for 0% to 30% writes, 4 sessions" in rule
 
 
 def test_two_points_at_one_share_must_both_pay():
@@ -68,6 +68,8 @@ def test_two_points_at_one_share_must_both_pay():
     rng = np.random.default_rng(2)
     runs = [point(rng, 0, 0.3), point(rng, 18, 0.5), point(rng, 18, 1.0, sessions=32)]
     assert invalidation.limit_of(runs).last is runs[0]
+    assert "What more sessions change" in checked(runs).text
+    assert "What more sessions change" not in checked(runs[:2]).text
 
 
 def test_nothing_planted_is_no_difference():
