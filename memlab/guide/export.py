@@ -28,7 +28,19 @@ from memlab.experiment.executor import Executor
 from memlab.experiment.progress import Bar
 from memlab.experiment.results import Run
 from memlab.guide import documents, figures, load_chapters, sections, topics
-from memlab.guide.advice import invalidation, memory, overload, paging, pooling, tuning, warm_up, watching
+from memlab.guide.advice import (
+    batching,
+    index,
+    invalidation,
+    memory,
+    miss_ratio,
+    overload,
+    paging,
+    pooling,
+    tuning,
+    warm_up,
+    watching,
+)
 from memlab.guide.advice import trace as trace_chapter
 from memlab.guide.chapter import Chapter, Topic
 from memlab.guide.figures import Figure
@@ -59,11 +71,25 @@ TOPICS = (
         warm_up.chapter,
     ),
     Topic(
+        "batching",
+        "21-batch-window",
+        "When does a batch window pay, and can that be said beforehand?",
+        "Windows in a race with none, and a model of what groups take.",
+        batching.chapter,
+    ),
+    Topic(
         "pooling",
         "22-pool-limit",
         "Which limit, from a few that were measured?",
         "The scalability law from five limits, held against five others.",
         pooling.chapter,
+    ),
+    Topic(
+        "index",
+        "23-index",
+        "Which vector index?",
+        "Kinds of index by recall, time and bytes, for several sizes, sessions and callers.",
+        index.chapter,
     ),
     Topic("memory", "15-memory", "What does memory cost, and what saves it?", "What settings save of it.", memory.chapter),
     Topic(
@@ -80,6 +106,13 @@ TOPICS = (
         "What happens when more is asked than can be answered?",
         "Far more calls than are sustained, by deadline and wait for a place.",
         overload.chapter,
+    ),
+    Topic(
+        "miss-ratio",
+        "20-miss-ratio",
+        "Appendix: how well is a hit ratio predicted?",
+        "Curves from one pass over a trace, held against the real cache.",
+        miss_ratio.chapter,
     ),
     Topic(
         "tuning",
