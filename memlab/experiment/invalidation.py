@@ -7,7 +7,6 @@ that trace, and what the cache did stands beside it.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,7 +62,7 @@ def measure_point(
     traffic = spec.workload(workload)
     settings = {name: Settings.of(point.get(name) or {}) for name in ("reference", "candidate")}
     _check(traffic, repeats, size)
-    corpus = side_by_side(corpus_of(traffic, seed, data))
+    corpus = corpus_of(traffic, seed, data)
     measured = compare(
         corpus,
         traffic,
@@ -105,17 +104,6 @@ def _check(traffic: Workload, repeats: int, size: str) -> None:
     others = [name for name, weight in traffic.mix.items() if weight > 0 and name not in _KNOWN]
     if others:
         raise validation("workload", f"workload.mix: {', '.join(others)} cannot be made again; give {' and '.join(_KNOWN)}")
-
-
-def side_by_side(corpus: Corpus) -> Corpus:
-    """Return the corpus with its conversations going on beside each other, each in its own order.
-
-    Told one conversation after the other, writes would all meet one session and spare the answers of the others.
-    """
-    place = (pl.int_range(pl.len()) + 0.5) / pl.len()
-    order = corpus.upcoming.select(place.over("session")).to_series().arg_sort().to_numpy()
-    vectors = None if corpus.upcoming_vectors is None else corpus.upcoming_vectors[order]
-    return dataclasses.replace(corpus, upcoming=corpus.upcoming[order], upcoming_vectors=vectors)
 
 
 def calls_of(corpus: Corpus, traffic: Workload, seed: int, repeats: int) -> list[Call]:

@@ -60,14 +60,11 @@ _DECIDING_OF = {
     "15-memory": ("experiment/footprint.py", "experiment/footprint_process.py"),
     "16-profile": ("experiment/profiling.py", "experiment/profiled_work.py", "experiment/load_run.py"),
     "17-compare": (*_LOAD, "experiment/run_comparison.py", "experiment/noise.py"),
-    "22-pool-limit": (*_LANES, "experiment/pooling.py", "predict/queueing.py", "predict/scalability.py"),
-    "23-index": ("experiment/indexing.py", "predict/pareto.py"),
     "20-miss-ratio": (
         "experiment/cached.py",
         "experiment/curves.py",
         *(f"predict/{name}.py" for name in ("miss_ratio", "policies", "sampling", "stack_distance", "fresh")),
     ),
-    "24-tune": ("experiment/tune.py", "experiment/tune_grid.py", "experiment/warm_start.py"),
     "21-batch-window": (
         "experiment/batching.py",
         "experiment/batching_summary.py",

@@ -44,7 +44,7 @@ class Corpus:
         name: what they are: `generated`, or the folder they come from.
         embedder: `hashing`, or `precomputed:<dimension>` where vectors come with the data.
         events: rows of `EVENTS`, in order of time inside each session; loaded before a measurement.
-        upcoming: rows of `EVENTS` that go on from there: what is remembered during a measurement.
+        upcoming: rows of `EVENTS` that go on from there: what is remembered during a measurement, of all sessions in turn.
         questions: rows of `QUESTIONS`; evidence counts rows of *events*.
         vectors, upcoming_vectors, question_vectors: (rows, dimension) float32 of unit length, or None.
     """
@@ -118,6 +118,7 @@ def generate(
     told = [_Session(f"session-{number:03d}", int(sizes[number] + extra[number]), weeks, chance) for number in range(sessions)]
     loaded = _frame([part.rows(0, int(size)) for part, size in zip(told, sizes, strict=True)])
     follows = _frame([part.rows(int(size), part.size) for part, size in zip(told, sizes, strict=True)])
+    follows = follows[in_turn(follows["session"])]
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     asked = [part.questions(int(size), int(start)) for part, size, start in zip(told, sizes, starts, strict=True)]
     pool = [question for part in asked for question in part]
@@ -131,6 +132,18 @@ def generate(
         follows,
         pl.DataFrame([pool[index] for index in chosen], schema=QUESTIONS, orient="row"),
     )
+
+
+def in_turn(sessions: pl.Series) -> npt.NDArray[np.int64]:
+    """Return the order in which conversations go on beside each other, each evenly spread over the whole.
+
+    Told one after the other, all writes of a measurement would meet one session, and spare the cached answers of the others.
+
+    Args:
+        sessions: of each event, (n,).
+    """
+    place = ((pl.int_range(pl.len()) + 0.5) / pl.len()).over("session")
+    return np.argsort(pl.DataFrame({"session": sessions}).select(place).to_series().to_numpy(), kind="stable")
 
 
 class _Session:

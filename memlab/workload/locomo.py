@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from memlab.errors import validation
-from memlab.workload.corpus import QUESTIONS, Corpus, Vectors
+from memlab.workload.corpus import QUESTIONS, Corpus, Vectors, in_turn
 
 _TURNS: dict[str, type[pl.DataType] | None] = {
     "conversation": pl.String,
@@ -72,14 +72,16 @@ def load_locomo(folder: str | Path, *, upcoming_share: float = 0.1) -> Corpus:
         "speaker",
         pl.col("at").dt.cast_time_unit("us").dt.replace_time_zone("UTC").alias("occurred_at"),
     )
+    upcoming = np.flatnonzero(later)
+    upcoming = upcoming[in_turn(events["session"][upcoming])]
     return Corpus(
         path.resolve().name,
         f"precomputed:{vectors.shape[1]}",
         events.filter(~later),
-        events.filter(later),
+        events[upcoming],
         _questions(asked, rows),
         vectors[~later],
-        vectors[later],
+        vectors[upcoming],
         question_vectors,
     )
 

@@ -7,9 +7,7 @@ import pytest
 
 from memlab.errors import MemlabError
 from memlab.experiment import invalidation
-from memlab.experiment.comparison import corpus_of
 from memlab.settings import CacheSettings
-from memlab.workload import spec
 from memlab.workload.mix import Call
 
 TRAFFIC = {
@@ -64,15 +62,6 @@ def test_calls_that_were_not_sent_are_no_trace():
     calls = [call("a", "x"), call("a")]
     with pytest.raises(MemlabError, match="not those that the seed makes"):
         invalidation.trace_of(samples(calls[::-1], [False] * 2), calls)
-
-
-def test_conversations_go_on_beside_each_other():
-    """The same events in another order, that of each session as it was; early writes meet every session by its share."""
-    corpus = corpus_of(spec.workload(TRAFFIC), 1)
-    mixed = invalidation.side_by_side(corpus)
-    assert mixed.upcoming.sort("session", maintain_order=True).equals(corpus.upcoming.sort("session", maintain_order=True))
-    first, every = (part["session"].value_counts(sort=True)["count"] for part in (mixed.upcoming.head(20), mixed.upcoming))
-    assert first[1] / 20 == pytest.approx(every[1] / len(mixed.upcoming), abs=0.06)
 
 
 @pytest.mark.serial

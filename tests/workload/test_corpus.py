@@ -92,3 +92,12 @@ def test_a_corpus_describes_itself(corpus):
     told = corpus.describe()
     assert told == {"name": "generated", "events": 2_000, "sessions": 5, "questions": 300, "bytes": told["bytes"]}
     assert told["bytes"] == sum(len(text.encode()) for text in corpus.events["content"])
+
+
+def test_conversations_go_on_beside_each_other():
+    """What is upcoming meets every session by its share from the first event on, each session in its own order."""
+    upcoming = generate(2_000, 8, 100, seed=1).upcoming
+    early, every = (dict(part["session"].value_counts().iter_rows()) for part in (upcoming.head(40), upcoming))
+    assert early == {name: pytest.approx(40 * count / len(upcoming), abs=1) for name, count in every.items()}
+    for _, part in upcoming.group_by("session"):
+        assert part["occurred_at"].is_sorted()
