@@ -1,4 +1,4 @@
-"""`memlab guide`: the Optimization Guide, from the runs of the quick sweeps."""
+"""`memlab guide`: the Optimization Guide, from the runs of sweeps and of a trace of one's own."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ class _ReplayRun(LoadRun):
                 "trace", f"trace '{trace.path}': {length:,} calls are due; give --duration, for at most {_MOST_CALLS:,}"
             )
         rows = _as_calls(trace).head(length)
-        _check(rows, trace.path)
+        check(rows, trace.path)
         self._rows = rows.filter(pl.col("operation") != _LEFT_OUT)
         self._moments = due_s[:length][(rows["operation"] != _LEFT_OUT).to_numpy()]
         if not len(self._moments):
@@ -268,7 +268,8 @@ def _as_calls(trace: Trace) -> pl.DataFrame:
     )
 
 
-def _check(rows: pl.DataFrame, path: Path) -> None:
+def check(rows: pl.DataFrame, path: Path) -> None:
+    """Raise VALIDATION `unknown_operation` where a trace names an operation that memlab does not have."""
     known = [one.name for one in operations()]
     for name in rows["operation"].unique().sort().to_list():
         if name not in known:

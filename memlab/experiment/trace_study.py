@@ -19,7 +19,7 @@ import polars as pl
 
 from memlab.errors import MemlabError
 from memlab.experiment import results
-from memlab.experiment.replay import replay
+from memlab.experiment.replay import check, replay
 from memlab.experiment.results import Run
 from memlab.experiment.summary import SETTINGS
 from memlab.experiment.sweep import file_digest
@@ -55,6 +55,18 @@ class Sizes(NamedTuple):
 SIZES: Mapping[str, Sizes] = {"quick": Sizes(5, 600, 2.0, 10.0), "smoke": Sizes(1, 60, 0.2, 1.0)}
 
 
+def read(path: Path) -> Trace:
+    """Return a trace that can be studied.
+
+    Raises:
+        MemlabError: VALIDATION `trace`: it cannot be read; `unknown_operation`: it names one that memlab does not have.
+    """
+    trace = load(path)
+    if trace.kind == "recorded":
+        check(trace.frame, path)
+    return trace
+
+
 def study(
     path: Path,
     settings: Settings,
@@ -70,9 +82,9 @@ def study(
         settings: that are replayed beside the defaults.
         folder: of results.
     Raises:
-        MemlabError: VALIDATION `trace`: it cannot be read; whatever replaying it raises, but for a trace that cannot be replayed.
+        MemlabError: VALIDATION: see `read`; PERMISSION, INTERNAL `disk_full`: the run cannot be kept.
     """
-    trace = load(path)
+    trace = read(path)
     facts = {
         "trace": _digest(path),
         "settings": settings.to_dict(),
@@ -176,7 +188,12 @@ def _replayed(trace: Trace, settings: Settings, made: Path, sizes: Sizes, seed: 
     samples = []
     for repeat in range(sizes.repeats):
         for name in order.sample(SETTINGS, k=len(SETTINGS)):
-            sent = replay(trace, both[name], duration_s=duration_s, seed=seed + repeat)
+            try:
+                sent = replay(trace, both[name], duration_s=duration_s, seed=seed + repeat)
+            except MemlabError as error:
+                if error.reason == "trace":
+                    return {"note": "its calls cannot be sent again"}
+                raise
             found[name].append(sent)
             samples.append(sent.samples.with_columns(setting=pl.lit(name), repeat=pl.lit(repeat)))
     write_samples(pl.concat(samples, how="diagonal_relaxed"), made / "samples.parquet")

@@ -49,7 +49,6 @@ from memlab.guide.publish import publish, replace
 from memlab.guide.sections import AFTER, QUESTIONS, Evidence
 from memlab.guide.topics import State
 from memlab.settings import Settings
-from memlab.workload.trace import load as load_trace
 
 NAME = "optimization-guide"
 TITLE = "Optimization guide"
@@ -183,7 +182,7 @@ def build(
             `figures.check`; `trace`: it cannot be read; INTERNAL `sweep`: a point of a sweep failed.
     """
     if trace is not None:
-        load_trace(trace)  # a bad one is refused before anything is measured
+        trace_study.read(Path(trace))  # a bad one is refused before anything is measured
     kept = Path(results)
     folder = Path(out) if out is not None else kept / ("guide.smoke" if smoke else "guide")
     evidence = gather(Path(params), kept, folder, data=data, run=run, smoke=smoke, progress=progress)
@@ -194,7 +193,7 @@ def build(
         if progress:
             Bar(trace_study.EXPERIMENT).say(f"trace: '{trace}', a minute or two")
         looked = trace_study.study(Path(trace), evidence.recommended, kept, size=size)
-        states.append(State(_trace_topic(evidence, states), [looked], ()))
+        states.insert(0, State(_trace_topic(evidence, states), [looked], ()))
     return render(evidence._replace(states=states), folder)
 
 

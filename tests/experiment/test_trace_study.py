@@ -9,6 +9,7 @@ import pytest
 from memlab.errors import MemlabError
 from memlab.experiment import results, trace_study
 from memlab.settings import Settings
+from memlab.workload.trace import RECORDED
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +75,38 @@ def test_keys_with_times_are_replayed_under_both_settings(tmp_path):
     assert set(samples["setting"]) == {"reference", "candidate"}
     assert samples.height == 2 * found["calls"]
     assert not made.summary["finding"]
+
+
+def recorded(path, operation, seconds=20):
+    """A trace in memlab's own form, one call of an operation every second."""
+    count = seconds
+    values = {
+        "at_ns": pl.int_range(count, eager=True) * 1_000_000_000,
+        "operation": [operation] * count,
+        "reads": [False] * count,
+        "outcome": ["ok"] * count,
+    }
+    frame = pl.DataFrame({name: values.get(name, [None] * count) for name in RECORDED}, schema=RECORDED)
+    zeros = [pl.col(name).fill_null(pl.lit(0).cast(kind)) for name, kind in RECORDED.items() if kind.is_integer()]
+    frame = frame.with_columns(*zeros, labels=pl.lit([], pl.List(pl.UInt64)), cacheable=pl.lit(False), cached=pl.lit(False))
+    frame.write_parquet(path)
+
+
+def test_an_operation_that_is_none_is_refused_before_anything_is_done(tmp_path):
+    """A recorded trace of another version is named with what would fit, and no folder is made."""
+    recorded(tmp_path / "old.parquet", "episodic.remembr")
+    with pytest.raises(MemlabError, match=r"episodic\.remember"):
+        trace_study.study(tmp_path / "old.parquet", Settings(), tmp_path / "results", size="smoke")
+    assert not (tmp_path / "results").exists()
+
+
+def test_calls_that_cannot_be_sent_again_are_a_note(tmp_path):
+    """A trace of nothing but deleted sessions is told, and neither curve nor replay is made up."""
+    recorded(tmp_path / "gone.parquet", "session.delete")
+    made = trace_study.study(tmp_path / "gone.parquet", Settings(), tmp_path / "results", size="smoke")
+    assert "cannot be sent again" in made.summary["replay"]["note"]
+    assert "no read" in made.summary["cache"]["note"]
+    assert made.summary["traffic"]["mix"] == {"session.delete": 1.0}
 
 
 @pytest.mark.parametrize("content", [None, b"no parquet"])
