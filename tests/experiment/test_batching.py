@@ -1,5 +1,6 @@
 """The measurement of batch windows: every group and lane for real, and what is refused."""
 
+import asyncio
 import json
 
 import polars as pl
@@ -35,6 +36,28 @@ def test_the_engine_is_measured_for_real():
     assert measured.calls.filter(pl.col("rule") == NONE)["batch_size"].max() == 1
     assert measured.rules[batching.AIMD].objective_ms == measured.objective_ms
     assert measured.rules[NONE].in_flight == Settings().pool.limit
+
+
+class Slow:
+    """Lanes that take 30 ms for a group, one at a time, so that what is due meanwhile waits for its turn."""
+
+    async def open_loop(self, name, due_s, seed):
+        free_s, response_ms = 0.0, []
+        for at_s in due_s:
+            if not response_ms or at_s != due_s[len(response_ms) - 1]:
+                free_s = max(free_s, at_s) + 0.03
+            response_ms.append((free_s - at_s) * 1e3)
+        size = int(name.rpartition(" ")[2])
+        return pl.DataFrame({"response_ms": response_ms, "batch_size": [size] * len(due_s)})
+
+
+def test_the_wait_for_a_slow_group_is_not_taken_for_work():
+    """Groups after a pause come one after the other, however long one takes: all say 30 ms."""
+    turns = batching._Turns(Slow(), "episodic.remember", RULES, (0.4,), 1, 0.1, 20, 15.0, 1)
+    for size in batching._PAUSES:
+        asyncio.run(turns._group(size, 0, rested=True))
+    took = pl.concat(turns._groups)
+    assert took["ms"].to_list() == pytest.approx([30.0] * sum(batching._PAUSES.values()))
 
 
 @pytest.mark.serial
