@@ -74,3 +74,10 @@ async def settle(work: asyncio.Future[Any]) -> None:
 def too_late(request: Request) -> MemlabError:
     """Return the error of a call whose deadline passed before it was executed."""
     return timeout("deadline", f"{request.operation}: its deadline passed while it waited; allow more time, or send less")
+
+
+def too_little_time(request: Request) -> MemlabError:
+    """Return the error of a call whose deadline would pass while it was executed."""
+    return timeout(
+        "deadline", f"{request.operation}: too little time is left to answer before its deadline; allow more time, or send less"
+    )

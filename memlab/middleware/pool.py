@@ -1,4 +1,10 @@
-"""How much work runs at once: a place for each group, first come, first served, and a bounded wait."""
+"""How much work runs at once: a place for each group, first come, first served, and a bounded wait.
+
+Whoever cannot be answered in time is refused before the work, and not after it. First come, first served, under more load than
+there is room for, makes everyone wait until the deadline is near; each is then executed, and is late. All work is done and
+none of it counts, and it stays so when the load has fallen to what was carried before (Bronson, Aghayev, Charapko, Zhu 2021,
+"Metastable failures in distributed systems", HotOS). So a member must have as much time left as groups of late took.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +14,22 @@ from collections.abc import Sequence
 
 from memlab.errors import MemlabError, timeout
 from memlab.measure.clock import SYSTEM, Clock
-from memlab.middleware.chain import GroupHandler, Outcome, too_late
+from memlab.middleware.chain import GroupHandler, Outcome, too_late, too_little_time
 from memlab.middleware.gradient import Gradient2
+from memlab.operations.registry import lookup
 from memlab.settings import PoolSettings
 from memlab.values import Request
+
+_RECENT = 16  # groups by which the usual time is known
+_FEWEST = 4  # of them, before anything is said
 
 
 class Pool:
     """Admits `limit` groups at a time; the others wait in line, `acquire_timeout_s` at most.
 
-    A group that waited longer is refused: every member gets TIMEOUT `pool_full`. A member whose deadline passed meanwhile is
-    taken out of its group and gets TIMEOUT `deadline`. A place is given back when the group has ended, not when its callers
-    have gone. Belongs to one event loop at a time.
+    A group that waited longer is refused: every member gets TIMEOUT `pool_full`. A member whose deadline passed meanwhile, or
+    will have passed in the time that groups of late took, is taken out of its group and gets TIMEOUT `deadline`. A place is
+    given back when the group has ended, not when its callers have gone. Belongs to one event loop at a time.
     """
 
     def __init__(self, settings: PoolSettings, clock: Clock = SYSTEM) -> None:
@@ -37,6 +47,7 @@ class Pool:
         self._refused = 0
         self._expired = 0
         self._wait_ns = 0
+        self._took = {"read": _Recent(), "write": _Recent()}
 
     def __call__(self, inner: GroupHandler) -> Admission:
         """Return *inner*, executed by `limit` groups at once at most."""
@@ -79,13 +90,26 @@ class Pool:
 
     async def _execute(self, inner: GroupHandler, requests: Sequence[Request]) -> list[Outcome]:
         now = self._clock.monotonic_ns()
-        in_time = [request.deadline_ns is None or now < request.deadline_ns for request in requests]
-        if all(in_time):
-            return await inner(requests)
+        if len(requests) == 1:  # nobody waits with it, and what travels alone takes any time
+            late = requests[0].deadline_ns is not None and now >= requests[0].deadline_ns
+            self._expired += late
+            return [too_late(requests[0])] if late else await inner(requests)
+        took = self._took["read" if lookup(requests[0].operation).reads else "write"]
+        ends = now + took.usual()
+        in_time = [request.deadline_ns is None or ends < request.deadline_ns for request in requests]
+        if not any(in_time):
+            # One goes in any case: it tells how long a group takes now.
+            longest = max(range(len(requests)), key=lambda place: requests[place].deadline_ns or 0)
+            in_time[longest] = now < (requests[longest].deadline_ns or 0)
         kept = [request for request, good in zip(requests, in_time, strict=True) if good]
         self._expired += len(requests) - len(kept)
         outcomes = iter(await inner(kept) if kept else ())
-        return [next(outcomes) if good else too_late(request) for request, good in zip(requests, in_time, strict=True)]
+        if kept:
+            took.add(self._clock.monotonic_ns() - now)
+        return [
+            next(outcomes) if good else (too_late if now >= (request.deadline_ns or 0) else too_little_time)(request)
+            for request, good in zip(requests, in_time, strict=True)
+        ]
 
     async def _wait(self) -> bool:
         """Stand in line; return whether a place was given, which then counts as in use."""
@@ -127,6 +151,20 @@ class Pool:
             "raise pool.limit, or send less",
             limit=self._limit,
         )
+
+
+class _Recent:
+    """How long the last groups of one kind took."""
+
+    def __init__(self) -> None:
+        self._took: deque[int] = deque(maxlen=_RECENT)
+
+    def add(self, took_ns: int) -> None:
+        self._took.append(took_ns)
+
+    def usual(self) -> int:
+        """Return the nanoseconds that three of four kept within; 0 where too little is known."""
+        return sorted(self._took)[len(self._took) * 3 // 4] if len(self._took) >= _FEWEST else 0
 
 
 class Admission:

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from memlab.errors import ErrorType, MemlabError
 from memlab.measure.clock import ManualClock
+from memlab.middleware.batch import batch
 from memlab.middleware.chain import alone, chain
 from memlab.middleware.pool import pool
-from memlab.settings import PoolSettings
+from memlab.settings import BatchSettings, PoolSettings
 from memlab.values import Response
 from tests.middleware.keyvalue import KeyValueEngine, ask, hops, run
 
@@ -173,6 +174,118 @@ def test_who_ran_out_of_time_in_line_is_not_executed():
 
     clock = ManualClock()
     run(main(), clock)
+
+
+def ask_within(key, seconds, clock, operation="episodic.note_get", **given):
+    return ask(operation, key=key, deadline_ns=clock.monotonic_ns() + round(seconds * 1e9), **given)
+
+
+def test_who_has_less_time_left_than_a_group_usually_takes_is_not_executed():
+    """Work for a caller who will have gone keeps others waiting until they are late too; who has enough time goes on."""
+
+    async def main():
+        gate, places = Gate(), pool(PoolSettings(limit=1), clock)
+        handle = places(gate.run)
+
+        async def executed(*group):
+            before = len(gate.inside)
+            call = asyncio.ensure_future(handle(list(group)))
+            await hops(2)
+            keys = [request.parameters.key for request in gate.inside[before]] if len(gate.inside) > before else []
+            if keys:
+                clock.advance(seconds=1.0)
+                gate.open()
+            return keys, [getattr(outcome, "reason", "ok") for outcome in await call]
+
+        for _ in range(3):
+            assert await executed(ask_within("a", 0.5, clock), note("b")) == (["a", "b"], ["ok", "ok"])  # nothing is known yet
+        await executed(note("a"), note("b"))
+        short, long = ask_within("a", 0.5, clock), ask_within("b", 2.0, clock)
+        assert await executed(short, long, note("c")) == (["b", "c"], ["deadline", "ok", "ok"])
+        assert places.statistics()["expired"] == 1
+        # One goes in any case, if it is not late already: it tells how long a group takes now.
+        short, longer = ask_within("a", 0.5, clock), ask_within("b", 0.6, clock)
+        assert await executed(short, longer) == (["b"], ["deadline", "ok"])
+        assert await executed(ask_within("a", 0.5, clock)) == (["a"], ["ok"])
+        late = ask_within("a", 0.5, clock)
+        clock.advance(seconds=0.5)
+        assert await executed(late, late) == ([], ["deadline", "deadline"])
+        put = [ask_within(key, 0.5, clock, "episodic.note_put", value=1) for key in "ab"]
+        assert await executed(*put) == (["a", "b"], ["ok", "ok"])  # writes are another matter
+
+    clock = ManualClock()
+    run(main(), clock)
+
+
+def test_the_usual_time_is_that_of_the_last_groups():
+    """When groups have become quick again, who has little time is executed again."""
+
+    async def main():
+        gate, places = Gate(), pool(PoolSettings(limit=1), clock)
+        handle = places(gate.run)
+
+        async def take(seconds, group):
+            call = asyncio.ensure_future(handle(group))
+            await hops(2)
+            clock.advance(seconds=seconds)
+            gate.open()
+            return [getattr(outcome, "reason", "ok") for outcome in await call]
+
+        for _ in range(20):
+            await take(1.0, [note("a"), note("b")])
+        quick = [ask_within("a", 0.5, clock), ask_within("b", 0.6, clock)]
+        assert "deadline" in await take(0.01, quick)
+        for _ in range(20):
+            await take(0.01, [ask_within("a", 0.5, clock), ask_within("b", 0.6, clock)])
+        assert await take(0.01, [ask_within("a", 0.5, clock), ask_within("b", 0.6, clock)]) == ["ok", "ok"]
+
+    clock = ManualClock()
+    run(main(), clock)
+
+
+@pytest.mark.parametrize("load", [0.9, 1.1, 1.3, 1.5])
+def test_more_load_than_there_is_room_for_leaves_as_much_answered_in_time(load):
+    """Poisson arrivals of *load* times what one processor carries: nearly all that it carries is answered before its deadline.
+
+    Served first come, first served until the deadline itself, everyone is executed when it is too late for him: at 1.5 times the
+    load less than half of what could be answered then is.
+    """
+    limit, fixed_s, each_s, deadline_s, seconds = 64, 0.010, 0.002, 1.0, 6.0
+    carried_per_s = 1.0 / (each_s + fixed_s / limit)
+    chance, clock = random.Random(1), ManualClock()
+    in_time = []
+
+    async def main():
+        processor = asyncio.Lock()
+
+        async def work(requests):
+            async with processor:
+                await asyncio.sleep(fixed_s + each_s * len(requests))
+            return [Response(request.parameters.key) for request in requests]
+
+        settings = BatchSettings(limit=limit)
+        handle = chain(work, seam=batch(settings, clock), inside=[pool(PoolSettings(limit=4), clock)])
+
+        async def call(due_s):
+            kind, given = ("put", {"value": 1}) if chance.random() < 0.15 else ("get", {})
+            deadline_ns = round((due_s + deadline_s) * 1e9)
+            session = f"s{chance.randrange(16)}"
+            try:
+                await handle(ask(f"episodic.note_{kind}", session, key="k", deadline_ns=deadline_ns, **given))
+            except MemlabError:
+                in_time.append(False)
+            else:
+                in_time.append(clock.monotonic_ns() <= deadline_ns)
+
+        due_s = clock.monotonic_ns() / 1e9
+        end_s, calls = due_s + seconds, []
+        while (due_s := due_s + chance.expovariate(load * carried_per_s)) < end_s:
+            await asyncio.sleep(max(due_s - clock.monotonic_ns() / 1e9, 0.0))
+            calls.append(asyncio.ensure_future(call(due_s)))
+        await asyncio.gather(*calls)
+
+    run(main(), clock)
+    assert sum(in_time) >= 0.9 * min(len(in_time), carried_per_s * seconds)
 
 
 def test_the_time_in_line_is_counted():
