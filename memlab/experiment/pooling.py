@@ -338,12 +338,17 @@ def service(measured: Measured) -> tuple[float, pl.Series, dict[float, float]]:
 
     Returns:
         mean seconds; values of mean 1; by seconds of rest, seconds that are added (medians over repeats of each one's mean).
+    Raises:
+        MemlabError: VALIDATION `bounds`: a lane ended before its client had one answer.
     """
+    lone = measured.lone.filter(pl.col("response_ms").list.len() > 0)
     means = {
         float(str(rest_s)): float(np.median([np.mean(one) for one in part["response_ms"].to_list()])) / 1e3
-        for (rest_s,), part in measured.lone.group_by(["rest_s"], maintain_order=True)
+        for (rest_s,), part in lone.group_by(["rest_s"], maintain_order=True)
     }
-    flow = measured.lone.filter(pl.col("rest_s") == 0)["response_ms"].explode()
+    flow = lone.filter(pl.col("rest_s") == 0)["response_ms"].explode()
+    if not len(flow):
+        raise validation("bounds", "a lone client had no answer in the time of a lane; give more duration_s")
     longer = {rest_s - mean_s: mean_s - means[0.0] for rest_s, mean_s in means.items() if rest_s > mean_s}
     return means[0.0], flow / flow.mean(), longer
 

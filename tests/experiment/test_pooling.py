@@ -37,6 +37,20 @@ def test_what_a_lone_call_takes_is_told_from_what_waking_adds(planted):
     assert list(woken_s.values()) == pytest.approx([WOKEN_MS / 1e3] * 2)
 
 
+def silenced(study, where):
+    """The same without answers to lone calls in some lanes."""
+    nothing = pl.when(where).then(pl.lit([], pl.List(pl.Float64))).otherwise("response_ms")
+    return pooling.Measured(study.closed, study.waits, study.lone.with_columns(response_ms=nothing), study.surface)
+
+
+def test_a_lane_without_an_answer_says_nothing_of_a_lone_call(planted):
+    """One such repeat is left out; where there is no other, more time is asked for."""
+    once = silenced(planted, (pl.col("repeat") == 0) & (pl.col("rest_s") == 0))
+    assert len(pooling.service(once)[1]) == 8
+    with pytest.raises(MemlabError, match="give more duration_s"):
+        pooling.service(silenced(planted, pl.lit(True)))
+
+
 def test_the_errors_say_what_a_wait_is_made_of(planted):
     """Whoever knows of waking is right, for the mean and for p95; without it light traffic is far off."""
     told = pooling.waits(planted, planted.law())
