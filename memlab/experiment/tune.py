@@ -667,7 +667,7 @@ def workload_of(path: Path) -> Workload:
     Raises:
         MemlabError: VALIDATION or NOT_FOUND: what does not fit, in one line.
     """
-    if path.suffix == ".parquet":
+    if path.suffix == ".parquet" or path.is_dir():
         return _of_trace(path)
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))

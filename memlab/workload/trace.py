@@ -176,8 +176,8 @@ def load(path: str | Path) -> Trace:
     if not path.exists():
         left = path.with_name(path.name + PARTS)
         raise _wrong(path, f"no such file; a recording that did not end left '{left}'" if left.is_dir() else "no such file")
-    if path.is_dir() and not any(path.glob("*.parquet")):
-        raise _wrong(path, "not a file")
+    if path.is_dir() and not _holds_parts(path):
+        raise _wrong(path, "a folder, and not one that a recording left")
     read = path / "*.parquet" if path.is_dir() else path
     try:
         columns = pl.scan_parquet(read, glob=path.is_dir()).collect_schema()
@@ -191,6 +191,15 @@ def load(path: str | Path) -> Trace:
     if frame.is_empty():
         raise _wrong(path, "it holds no rows")
     return Trace(path, kind, _checked(path, kind, frame))
+
+
+def _holds_parts(folder: Path) -> bool:
+    """Return whether a folder holds parts of one recording and no other parquet files."""
+    try:
+        schemas = [pl.read_parquet_schema(part) for part in folder.glob("*.parquet")]
+    except (pl.exceptions.PolarsError, OSError):
+        return False
+    return bool(schemas) and all(RECORDED.keys() <= schema.keys() for schema in schemas)
 
 
 def _kind(path: Path, columns: Mapping[str, pl.DataType]) -> Kind:

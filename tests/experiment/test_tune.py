@@ -273,7 +273,7 @@ def test_workloads_come_from_yaml_and_from_traces(tmp_path):
     (tmp_path / "text.parquet").write_text("no parquet")
     (tmp_path / "list.yaml").write_text("[1]")
     (tmp_path / "bad.yaml").write_text("a: [")
-    for name in ("other.parquet", "text.parquet", "list.yaml", "bad.yaml", "none.yaml", "none.parquet"):
+    for name in ("other.parquet", "text.parquet", "list.yaml", "bad.yaml", "none.yaml", "none.parquet", "."):
         with pytest.raises(MemlabError) as caught:
             tune.workload_of(tmp_path / name)
         assert "\n" not in caught.value.text

@@ -156,7 +156,7 @@ def test_bad_traces_are_one_line(case, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "told"), [("none.parquet", "no such file"), (".", "not a file"), ("text", "cannot be read as parquet")]
+    ("name", "told"), [("none.parquet", "no such file"), (".", "a folder, and not one"), ("text", "cannot be read as parquet")]
 )
 def test_what_is_no_trace_is_one_line(name, told, tmp_path):
     """A missing file, a folder, something else."""
@@ -164,6 +164,19 @@ def test_what_is_no_trace_is_one_line(name, told, tmp_path):
     with pytest.raises(MemlabError, match=told) as caught:
         load(tmp_path / name)
     assert "\n" not in caught.value.text
+
+
+def test_a_folder_of_other_files_is_one_line(tmp_path):
+    """Traces of unlike forms, or a file that is none, are no parts of a recording."""
+    for files in ({"a": {"key": [1]}, "b": {"at_s": [1.0]}}, {"a": {"key": [1]}}):
+        for name, columns in files.items():
+            pl.DataFrame(columns).write_parquet(tmp_path / f"{name}.parquet")
+        with pytest.raises(MemlabError, match="a folder, and not one") as caught:
+            load(tmp_path)
+        assert "\n" not in caught.value.text and len(caught.value.text) < 250
+    (tmp_path / "a.parquet").write_text("none")
+    with pytest.raises(MemlabError, match="a folder, and not one"):
+        load(tmp_path)
 
 
 @pytest.mark.serial
