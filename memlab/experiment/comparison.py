@@ -171,6 +171,22 @@ async def load(engine: Engine, corpus: Corpus) -> Loaded:
     return Loaded(sessions, ids)
 
 
+async def filled(corpus: Corpus, folder: Path) -> Path:
+    """Return where in *folder* the database lies that holds a corpus, closed; it is filled where it is missing."""
+    place = folder / corpus.digest()[:16]
+    if place.is_dir():
+        return place
+    with tempfile.TemporaryDirectory(prefix="databases-filling-", dir=folder, ignore_cleanup_errors=True) as name:
+        making = Path(name) / "made"
+        making.mkdir()
+        with Engine.open(making / _DATABASE, Settings.off(), embedder_of(corpus.embedder)) as engine:
+            loaded = await load(engine, corpus)
+        (making / _LOADED).write_bytes(msgspec.json.encode(loaded))
+        with contextlib.suppress(OSError):  # another was faster; equal corpora make equal databases
+            making.rename(place)
+    return place
+
+
 class _Comparison:
     def __init__(
         self,
@@ -270,15 +286,8 @@ class _Comparison:
         }
 
     async def _prepare(self) -> Loaded:
-        """Fill one database, close it and copy its files: an open one must never be copied."""
-        source = self.folder / "prepared" if self.prepared is None else self.prepared / self.corpus.digest()[:16]
-        if not source.is_dir():
-            with self._open("prepared", Settings.off()) as engine:
-                loaded = await load(engine, self.corpus)
-            (self.folder / "prepared" / _LOADED).write_bytes(msgspec.json.encode(loaded))
-            if self.prepared is not None:
-                with contextlib.suppress(OSError):  # another point was faster; equal corpora make equal databases
-                    (self.folder / "prepared").rename(source)
+        """Copy the files of a filled database, which is closed: an open one must never be copied."""
+        source = await filled(self.corpus, self.folder if self.prepared is None else self.prepared)
         for name in [*self.settings, *(f"exact-{name}" for name in self._exact_copies)]:
             shutil.copytree(source, self.folder / name, ignore=shutil.ignore_patterns(_LOADED))
         return msgspec.json.decode((source / _LOADED).read_bytes(), type=Loaded)
