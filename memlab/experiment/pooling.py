@@ -131,9 +131,10 @@ def measure_point(
     if reference is None or reference.adaptive:
         raise validation("params", "reference.pool: a limit is compared with another one; give a pool that is not adaptive")
     every = tuple(sorted({*limits, reference.limit}))
-    if not set(seen) < set(every):
+    if len(set(seen)) < 3 or not set(seen) < set(every):
         raise validation(
-            "params", f"seen = {[*seen]}: the law is fitted on some of the limits {[*every]}, and held against others"
+            "params",
+            f"seen = {[*seen]}: the law is fitted on three or more of the limits {[*every]}, and held against the others",
         )
     measured = measure(
         workload,

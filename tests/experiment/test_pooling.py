@@ -129,8 +129,9 @@ def test_too_little_is_refused(given):
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({"limits": (1, 2, 3), "seen": (1, 2, 3, 4)}, "held against others"),
-        ({"limits": (1, 2, 3), "seen": (1, 2, 9)}, "held against others"),
+        ({"limits": (1, 2, 3), "seen": (1, 2, 3, 4)}, "held against the others"),
+        ({"limits": (1, 2, 3), "seen": (1, 2, 9)}, "held against the others"),
+        ({"limits": (1, 2, 3), "seen": (1, 2)}, "three or more of the limits"),
         ({"point": {"reference": {"pool": None}}}, "reference.pool"),
     ],
 )
