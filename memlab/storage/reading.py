@@ -33,7 +33,7 @@ from memlab.storage.directory import KIND_CODES, microseconds, moment, naive, wa
 from memlab.storage.indexes import Indexes
 from memlab.storage.optimizer import Optimizer, Part, Statistics, Way
 from memlab.storage.phases import Phases
-from memlab.storage.rows import Row, Value
+from memlab.storage.rows import Replacing, Row, Value
 from memlab.values import Explanation
 
 log = structlog.get_logger(__name__)
@@ -173,12 +173,16 @@ class Reader:
         missing = {seq: wanted.session for wanted in found for seq in wanted.seqs if seq >= 0 and seq not in rows}
         if not missing:
             return
-        with self._indexes.lock.reading():
-            origins = {seq: self._indexes.directory.origin(seq) for seq in missing}
         with phases.time("fetch"):
-            for seq, (session, row) in self._rows.replacing(origins).items():
-                if session == missing[seq]:
-                    rows[seq] = row
+            for seq, now in self._replacing(missing).items():
+                if now.session == missing[seq]:
+                    rows[seq] = now.row
+
+    def _replacing(self, seqs: Iterable[int]) -> dict[int, Replacing]:
+        """Return what stands in the place of memories that are not there under their seqs any more, by those."""
+        with self._indexes.lock.reading():
+            origins = {seq: self._indexes.directory.origin(seq) for seq in seqs}
+        return self._rows.replacing(origins)
 
     def _deliver(self, wanted: Found, rows: Mapping[int, Row | MemlabError]) -> Any:
         layer = wanted.layer
@@ -677,8 +681,8 @@ class Reader:
                 if vector is not None:
                     return vector
                 # Replaced since it was found; see `_follow`.
-                rows = self._database.read("SELECT vector FROM memories WHERE origin = ? AND session = ?", [origin, session])
-                return np.frombuffer(rows[0][0], np.float32) if rows else None
+                now = self._replacing([seq]).get(seq)
+                return None if now is None or now.session != session else now.vector
             case ask.Following():
                 return self._following(session, demand)
             case ask.Statistics():
@@ -724,17 +728,8 @@ class Reader:
         chosen = seqs[: demand.limit].tolist()
         if not chosen:
             return [], np.zeros((0, self._database.dimension), np.float32), 0
-        known, vectors = self._indexes.stored_vectors(chosen)
-        rows = self._rows.fetch(known.tolist(), Phases())
-        values: list[Value] = []
-        for seq in known.tolist():
-            row = rows.get(seq)
-            if isinstance(row, MemlabError):
-                raise row
-            if row is not None:
-                values.append(row[1])
-        there = [seq in rows for seq in known.tolist()]
-        return values, vectors[np.array(there, np.bool_)], len(seqs) - len(chosen)
+        values, vectors = self._with_vectors(session, demand.layer, chosen)
+        return values, vectors, len(seqs) - len(chosen)
 
     def _statistics(self, session: int, layer: str) -> dict[str, Any]:
         now = wall_us()
@@ -765,7 +760,7 @@ class Reader:
         """Return pairs whose exact cosine reaches the bound, found block by block over the session's stored vectors."""
         with self._indexes.lock.reading():
             seqs = self._indexes.directory.column("seq")[self.select(session, demand.layer, ask.EVERYTHING)]
-        known, vectors = self._indexes.stored_vectors(seqs.tolist())
+        known, vectors, replaced = self._vectors_now(session, seqs.tolist())
         pairs: list[tuple[float, int, int]] = []
         complete = True
         block = 256  # 256 x n float32 products at a time: 100 MB at 100,000 memories
@@ -784,12 +779,16 @@ class Reader:
             pairs.sort(key=lambda pair: (-pair[0], pair[1], pair[2]))
             complete = complete and len(pairs) <= demand.limit
             del pairs[demand.limit :]
-        rows = self._rows.fetch({seq for _, older, newer in pairs for seq in (older, newer)}, Phases())
+        wanted = {seq for _, older, newer in pairs for seq in (older, newer)}
+        # Not what replaced a memory after its vector was read: nobody compared that one. It is left for the next call.
+        rows = self._rows.fetch(wanted - replaced.keys(), Phases()) | replaced
+        gone = wanted - rows.keys()
+        complete = complete and not (gone and self._replacing(gone))
         values = {seq: row[1] for seq, row in rows.items() if not isinstance(row, MemlabError)}
         found = [
             (values[older], values[newer], min(1.0, cosine))
             for cosine, older, newer in pairs
-            if older in values and newer in values  # the others were forgotten since
+            if older in values and newer in values
         ]
         return found, complete
 
@@ -806,7 +805,7 @@ class Reader:
                 covered &= occurred >= microseconds(mark.since)
             unseen &= ~covered
         waiting = seqs[unseen][np.argsort(origins[unseen])]
-        values, vectors = self._with_vectors(demand.layer, waiting[: demand.limit].tolist())
+        values, vectors = self._with_vectors(session, demand.layer, waiting[: demand.limit].tolist())
         return values, vectors, max(0, len(waiting) - demand.limit)
 
     def _vectors(self, session: int, demand: ask.Vectors) -> tuple[list[Value], np.ndarray]:
@@ -814,16 +813,29 @@ class Reader:
         wanted = {value.id for value in found if value is not None}
         with self._indexes.lock.reading():
             seqs = [self._indexes.directory.current(session, demand.layer, records.origin_of(demand.layer, id)) for id in wanted]
-        values, vectors = self._with_vectors(demand.layer, [seq for seq in seqs if seq >= 0])
+        values, vectors = self._with_vectors(session, demand.layer, [seq for seq in seqs if seq >= 0])
         mine = [place for place, value in enumerate(values) if value.id in wanted]
         return [values[place] for place in mine], vectors[mine]
 
-    def _with_vectors(self, layer: str, seqs: list[int]) -> tuple[list[Value], np.ndarray]:
+    def _vectors_now(self, session: int, seqs: list[int]) -> tuple[np.ndarray, np.ndarray, dict[int, Row | MemlabError]]:
+        """Return (seqs that are there, ascending; their vectors; the rows of those that were replaced since they were found)."""
+        known, vectors = self._indexes.stored_vectors(seqs)
+        missing = np.setdiff1d(seqs, known).tolist()
+        later = {seq: now for seq, now in (self._replacing(missing) if missing else {}).items() if now.session == session}
+        if later:
+            known = np.concatenate([known, np.array([*later], np.int64)])
+            vectors = np.concatenate([vectors, np.stack([now.vector for now in later.values()])])
+            order = np.argsort(known)
+            known, vectors = known[order], vectors[order]
+        return known, vectors, {seq: now.row for seq, now in later.items()}
+
+    def _with_vectors(self, session: int, layer: ask.Layer, seqs: list[int]) -> tuple[list[Value], np.ndarray]:
         """Return the values of rows and their vectors, ascending by seq; rows that were forgotten meanwhile are left out."""
         if not seqs:
             return [], np.zeros((0, self._embedder.dimension), np.float32)
-        known, vectors = self._indexes.stored_vectors(seqs)
-        rows = self._rows.fetch(known.tolist(), Phases())
+        known, vectors, replaced = self._vectors_now(session, seqs)
+        rows = self._rows.fetch([seq for seq in known.tolist() if seq not in replaced], Phases()) | replaced
+        self._follow([Found(session, layer, known.tolist())], rows, Phases())
         values: list[Value] = []
         there: list[int] = []
         for place, seq in enumerate(known.tolist()):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import cachebox
+import numpy as np
 
 from memlab.errors import MemlabError
 from memlab.storage import records
@@ -17,6 +18,14 @@ from memlab.values import Event, Fact, Record
 Value: TypeAlias = Event | Fact | Record
 Row: TypeAlias = tuple[str, Value]
 """Layer and value."""
+
+
+class Replacing(NamedTuple):
+    """A memory that stands in the place of one that was found: its session, its row, and its vector, (dimension,) float32."""
+
+    session: int
+    row: Row | MemlabError
+    vector: np.ndarray
 
 
 class Rows:
@@ -66,22 +75,24 @@ class Rows:
                             self._hot[seq] = row
         return rows
 
-    def replacing(self, origins: Mapping[int, int]) -> dict[int, tuple[int, Row | MemlabError]]:
-        """Return session and row of memories as they are committed now, by the seq that *origins* names them under.
+    def replacing(self, origins: Mapping[int, int]) -> dict[int, Replacing]:
+        """Return memories as they are committed now, by the seq that *origins* names them under.
 
         Args:
             origins: the origin of each memory, by the seq that it lived under when it was found.
         """
-        found: dict[int, tuple[int, Row | MemlabError]] = {}
+        found: dict[int, Replacing] = {}
         committed = self._database.read(_OF_ORIGINS, [list(set(origins.values()))])
-        living = {origin: (session, layer, record) for origin, session, layer, record in committed}
+        living = {origin: rest for origin, *rest in committed}
         for seq, origin in origins.items():
             if origin in living:
-                session, layer, record = living[origin]
+                session, layer, record, vector = living[origin]
+                row: Row | MemlabError
                 try:
-                    found[seq] = (session, (layer, records.decode(layer, record)))
+                    row = (layer, records.decode(layer, record))
                 except MemlabError as error:
-                    found[seq] = (session, error)
+                    row = error
+                found[seq] = Replacing(session, row, np.frombuffer(vector, np.float32))
         return found
 
     def keep(self, rows: Mapping[int, Row]) -> None:
@@ -102,7 +113,9 @@ class Rows:
 
 
 _FEW = 64  # from which number of rows a join with a list of their seqs beats looking up seqs that are written out
-_OF_ORIGINS = "SELECT origin, session, layer, record FROM memories WHERE origin IN (SELECT unnest(?))"  # a scan, and seldom
+_OF_ORIGINS = (
+    "SELECT origin, session, layer, record, vector FROM memories WHERE origin IN (SELECT unnest(?))"  # a scan, and seldom
+)
 _JOINED = "SELECT seq, layer, record FROM memories WHERE seq IN (SELECT unnest(?))"
 
 

@@ -16,7 +16,10 @@ from memlab.embedders import HashingEmbedder
 from memlab.engine import Engine
 from memlab.errors import ErrorType, MemlabError
 from memlab.settings import Settings
+from memlab.storage import demands as ask
+from memlab.storage.calls import Call
 from memlab.storage.directory import Directory
+from memlab.storage.phases import Phases
 from memlab.values import Table
 
 EMBEDDER = HashingEmbedder(64)
@@ -464,3 +467,40 @@ def test_a_memory_that_is_replaced_meanwhile_is_there(engine, monkeypatch):
     )
     run(engine, "semantic.delete", id=gone.id)
     assert seen["list"] == ["the piano is in the garden house"], "what is forgotten is gone at once"
+
+
+def test_scans_meet_a_memory_that_is_replaced_meanwhile(engine, monkeypatch):
+    """What looks through rows and vectors finds what was committed, with the vector that belongs to it; never nothing."""
+    fact = run(engine, "semantic.store", content="the piano is in the garden")
+    run(engine, "semantic.store", content="the piano is in the garden house")
+    demands = {
+        "following": ask.Following("semantic", 10),
+        "unseen": ask.Unseen("semantic", (), 10),
+        "vectors": ask.Vectors("semantic", (fact.id,)),
+        "near": ask.NearDuplicates("semantic", 0.99, 10),
+    }
+    seen = {}
+    publish = engine.storage.indexes.publish
+
+    def plan_of(demand):
+        def plan():
+            return (yield demand)
+
+        return plan
+
+    def look_and_publish(transaction):
+        engine.storage.indexes.rows.clear()
+        calls = [Call("default", plan_of(demand)) for demand in demands.values()]
+        seen.update(zip(demands, engine.storage.read(calls, Phases()), strict=True))
+        publish(transaction)
+
+    monkeypatch.setattr(engine.storage.indexes, "publish", look_and_publish)
+    changed = run(engine, "semantic.update", id=fact.id, content="the piano is in the garden house")
+    vector = EMBEDDER.embed([changed.content])[0]
+    for name in ("following", "unseen", "vectors"):
+        values, vectors, *_ = seen[name]
+        assert changed in values, name
+        assert np.allclose(vectors[values.index(changed)], vector), name
+    (pair,), complete = seen["near"]
+    assert changed in pair
+    assert complete
