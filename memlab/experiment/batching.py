@@ -1,9 +1,9 @@
 """What a batch window does: a model from a few measured groups, held against settings and rates that it has not seen.
 
 Everything is measured in turns inside of one run. As many clients as a group may have, each waiting for its answer, travel
-together in groups of that size: so they say what a group takes in the flow of calls; as many that come at once after a pause say
-what it takes a lane that rested. The model then plays the arrivals of every lane through, and is compared with what the engine
-did (`batching_summary`). Nothing is fitted on any of them.
+together in groups of that size: so they say what a group takes in the flow of calls; as many that come at once after a pause, a
+short and a long one, say what it takes a lane that rested. The model then plays the arrivals of every lane through, and is
+compared with what the engine did (`batching_summary`). Nothing is fitted on any of them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ RULES: Mapping[str, Rule] = {
 }
 AIMD = "AIMD, up to 16 ms, 64"
 _AIMD_MS = 16.0
-SHARES = (0.4, 0.8, 1.3)
+SHARES = (0.5, 0.9, 1.3)
 """Arrival rates, as shares of what calls alone can do, as many at once as the pool lets."""
 OBJECTIVE_MS = 15.0
 
@@ -51,10 +51,11 @@ _FEWEST = 80  # calls of a lane; repeats together have enough for a p95
 _CLOSED_S = 0.12
 _WARM_S = 0.03
 _VISITS = 2  # to every size in each repeat: one bad moment of the host is then not all that a repeat knows of it
-_PAUSES = {1: 18, 4: 10, 16: 6}  # the driver sends no more than 32 calls in a row
-_PAUSE_S = 0.01
+_RESTED = {1: 14, 4: 8, 16: 5}  # groups by size; the driver sends no more than 32 calls in a row
+_PAUSES_S = (0.002, 0.012)
+_LEAD_S = 0.002  # of the driver, before the first call: no pause is shorter
 _SEEN = 60  # groups of each size in every repeat that are kept
-_SETTLING = 240  # calls before the measured ones, where the window follows an objective
+_SETTLING = 120  # calls before the measured ones, where the window follows an objective
 _LONGEST = 4  # times the duration that is asked for: a slow lane then has too few calls for a p95, and says so
 
 
@@ -80,7 +81,7 @@ def measure_point(
     repeats: int = 6,
     size: str = "smoke",
     shares: Sequence[float] = SHARES,
-    duration_s: float = 0.5,
+    duration_s: float = 0.3,
     objective_ms: float = OBJECTIVE_MS,
     out: str | Path | None = None,
 ) -> Point:
@@ -123,7 +124,7 @@ def measure(
     shares: Sequence[float] = SHARES,
     rules: Mapping[str, Rule] = RULES,
     repeats: int = 6,
-    duration_s: float = 0.5,
+    duration_s: float = 0.3,
     fewest: int = _FEWEST,
     objective_ms: float = OBJECTIVE_MS,
     seed: int = 1,
@@ -193,7 +194,7 @@ class _Turns:
 
     async def run(self) -> Measured:
         for size in SIZES:
-            await self._group(size, -1, rested=False)
+            await self._group(size, -1, 0.0)
         due = list(self._due(fit_groups(pl.concat(self._groups))))
         self._groups.clear()  # of a process that had just begun: they say which rates to try, and nothing more
         chance = random.Random(self._seed)
@@ -204,9 +205,8 @@ class _Turns:
                 if isinstance(turn, tuple):
                     await self._lane(*turn, repeat)
                 elif isinstance(turn, int):
-                    await self._group(turn, repeat, rested=False)
-                    if turn in _PAUSES:
-                        await self._group(turn, repeat, rested=True)
+                    for pause_s in (0.0, *(_PAUSES_S if turn in _RESTED else ())):
+                        await self._group(turn, repeat, pause_s)
                 else:
                     await self._side_by_side(repeat)
         alone = pl.DataFrame(self._alone, schema={"repeat": pl.Int64, "one": pl.Int64, "many": pl.Int64})
@@ -223,18 +223,18 @@ class _Turns:
                     continue  # one group at a time: its return counts, and no window
                 yield name, share, rate
 
-    async def _group(self, size: int, repeat: int, *, rested: bool) -> None:
+    async def _group(self, size: int, repeat: int, pause_s: float) -> None:
         """Let as many clients as a group has go round, or come at once after a pause; note what full groups took."""
-        if rested:
+        if pause_s:
             # One after the other: were a group due while a slow one still runs, its wait would be taken for its work.
-            due_s = np.full(size, _PAUSE_S)
-            seeds = [_seed(self._seed, repeat + 1, size, number) for number in range(_PAUSES[size])]
+            due_s = np.full(size, pause_s - _LEAD_S)
+            seeds = [_seed(self._seed, repeat + 1, size, number) for number in range(_RESTED[size])]
             told = pl.concat([await self._bench.open_loop(_group_of(size), due_s, seed) for seed in seeds])
         else:
             told = await self._closed(_group_of(size), size, repeat)
         # One call of each group, which all of its members waited for.
         took = told.filter(pl.col("batch_size") == size)["response_ms"].to_numpy()[::size][:_SEEN]
-        self._groups.append(pl.DataFrame({"ms": took}).select(size=size, repeat=repeat, ms="ms", rested=rested))
+        self._groups.append(pl.DataFrame({"ms": took}).select(size=size, repeat=repeat, ms="ms", pause_ms=pause_s * 1e3))
 
     async def _side_by_side(self, repeat: int) -> None:
         """Note the calls a second of one client, and of as many as the pool has places, without batching."""

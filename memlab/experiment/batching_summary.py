@@ -33,6 +33,7 @@ MODEL_ERROR = 0.2
 
 _FEWEST = {"p50": 20, "p95": 200}  # samples
 _Q = {"p50": 0.5, "p95": 0.95}
+_FEWEST_SIZES = 2  # that a line can be laid through
 _SPLITS = 40
 _PLAYED = 1_000  # calls of a lane that is played at a rate that nobody measured
 _FINDING = 5  # repeats
@@ -43,7 +44,7 @@ class Measured:
     """What was measured.
 
     Attributes:
-        groups: size, repeat, ms, rested: what groups of that size took, in the flow of calls or after a pause; in their order.
+        groups: size, repeat, pause_ms, ms: what groups of that size took, after a pause, or at 0 in the flow; in their order.
         alone: repeat, one, many: calls that one client, and as many as the pool has places, were answered without batching in the
             same time; empty where one group is executed at a time.
         calls: rule, share, rate_per_s, repeat, warm_up, due_s, response_ms, batch_size, outcome, law.
@@ -74,13 +75,17 @@ class Measured:
         """Return the model that the groups of each repeat make; repeats that saw too few kinds of groups make none."""
         found = []
         for (repeat,), groups in self.groups.group_by(["repeat"], maintain_order=True):
-            sides = [groups.filter(pl.col("rested") == rested) for rested in (False, True)]
-            if sides[0]["size"].n_unique() < 2:
+            by_pause = {
+                float(pause_ms): part
+                for (pause_ms,), part in groups.group_by(["pause_ms"], maintain_order=True)
+                if part["size"].n_unique() >= _FEWEST_SIZES
+            }
+            if 0.0 not in by_pause:
                 continue
-            rested = fit_groups(sides[1]) if sides[1]["size"].n_unique() >= 2 else None
+            rested = {pause_ms / 1e3: fit_groups(part) for pause_ms, part in by_pause.items() if pause_ms}
             beside = self.alone.filter(pl.col("repeat") == repeat)
             processors = float((beside["many"] / beside["one"]).median() or 1.0) if len(beside) else 1.0  # type: ignore[arg-type]
-            found.append(BatchModel(fit_groups(sides[0]), rested, processors, self.checked))
+            found.append(BatchModel(fit_groups(by_pause[0.0]), rested, processors, self.checked))
         return found
 
 
@@ -304,7 +309,7 @@ def promises(measured: Measured, compared: pl.DataFrame, asked: Mapping[str, Any
 
 def _speeds(measured: Measured) -> Iterator[tuple[int, list[float], list[float]]]:
     """Yield every size with what its groups answered a second over calls one by one, by repeat; and over as many as at once."""
-    usual = measured.groups.filter(~pl.col("rested")).group_by("repeat", "size").agg(pl.col("ms").median()).sort("size")
+    usual = measured.groups.filter(pl.col("pause_ms") == 0).group_by("repeat", "size").agg(pl.col("ms").median()).sort("size")
     at_once = {row["repeat"]: row["many"] / row["one"] for row in measured.alone.to_dicts()}
     ones = dict(usual.filter(pl.col("size") == 1).select("repeat", "ms").iter_rows())
     for (size,), part in usual.group_by(["size"], maintain_order=True):
@@ -325,10 +330,10 @@ def summarise(measured: Measured, compared: pl.DataFrame, *, size: str, memories
     Returns:
         size, finding, operation, memories, repeats, objective_ms, rules, failed. `error` of p50 and p95: median and worst over
         the lanes with enough samples, spread (the measurement's own), and how many lanes. `lanes`: the rows of *compared*.
-        `groups` by size: flow_ms and rested_ms (medians), speed_up (calls a second over one call after the other),
-        speed_up_at_once (over as many at once as the pool lets), batch_cut (what a batch takes less than its calls one after
-        the other). `race`. `asked` by rule: what the models say, with `rates` and `nearest` of `promises`. `race_verdict`; and
-        `verdict`: better where the models tell p95 as closely as was asked for.
+        `groups` by size: flow_ms and rested_ms (medians; after the longest pause), speed_up (calls a second over one call after
+        the other), speed_up_at_once (over as many at once as the pool lets), batch_cut (what a batch takes less than its calls
+        one after the other). `race`. `asked` by rule: what the models say, with `rates` and `nearest` of `promises`.
+        `race_verdict`; and `verdict`: better where the models tell p95 as closely as was asked for.
     """
     repeats = measured.calls["repeat"].n_unique()
     may_find = size != "smoke" and repeats >= _FINDING
@@ -337,8 +342,8 @@ def summarise(measured: Measured, compared: pl.DataFrame, *, size: str, memories
     for members, over_one, over_many in _speeds(measured):
         part = measured.groups.filter(pl.col("size") == members)
         groups[str(members)] = {
-            "flow_ms": _usual(part.filter(~pl.col("rested"))),
-            "rested_ms": _usual(part.filter(pl.col("rested"))),
+            "flow_ms": _usual(part.filter(pl.col("pause_ms") == 0)),
+            "rested_ms": _usual(part.filter((pl.col("pause_ms") > 0) & (pl.col("pause_ms") == part["pause_ms"].max()))),
             "speed_up": stats.mean([[one] for one in over_one]).to_dict(),
             "speed_up_at_once": stats.mean([[one] for one in over_many]).to_dict(),
             "batch_cut": stats.mean([[1 - 1 / one] for one in over_one]).to_dict(),

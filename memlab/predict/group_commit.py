@@ -26,12 +26,10 @@ from memlab.middleware.aimd import Aimd
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-RESTED_S = 1e-3
-"""Idle for longer, a lane has to be woken: threads wait, and whoever else uses the machine goes first."""
-
 _MOST_QUEUED = 4_000  # states of the exact queue
 _FEWEST_SIZES = 2
 _LEAST_S = 1e-6
+_LONGEST_S = 3600.0  # of a pause: before the first call there was no other
 _NEIGHBOURS = 6  # groups that are drawn in a row
 
 
@@ -146,13 +144,13 @@ class Simulated:
     end_s: float
 
 
-def simulate(at_s: Floats, rule: Rule, service_s: Callable[[int, bool], float], *, processors: float = 1.0) -> Simulated:
+def simulate(at_s: Floats, rule: Rule, service_s: Callable[[int, float], float], *, processors: float = 1.0) -> Simulated:
     """Play a lane through: exact for its arrivals and service times.
 
     Args:
         at_s: arrivals, ascending; (calls,).
-        service_s: what a group of so many takes alone, and whether the lane had rested before it; called once for each group, in
-            the order of sending.
+        service_s: what a group of so many takes alone, after the lane was idle for so many seconds; called once for each group,
+            in the order of sending.
         processors: how many groups make full progress side by side; more share them evenly. Below 1 where groups hinder each
             other.
     """
@@ -175,10 +173,10 @@ def simulate(at_s: Floats, rule: Rule, service_s: Callable[[int, bool], float], 
     def send(size: int, *, waited: bool = False) -> None:
         nonlocal groups
         members = [waiting.popleft() for _ in range(size)]
-        rested = not running and now - returned > RESTED_S
+        idle_s = 0.0 if running else now - returned
         groups += 1
         group_size[members] = size
-        (running if len(running) < rule.in_flight else line).append(_Group(service_s(size, rested), members, waited))
+        (running if len(running) < rule.in_flight else line).append(_Group(service_s(size, idle_s), members, waited))
 
     while arrived < calls or waiting or running:
         while len(waiting) >= rule.limit and not (one_at_a_time and running):
@@ -258,13 +256,14 @@ class BatchModel:
 
     Attributes:
         service: of a group in the flow of calls, measured.
-        rested: of a group that a resting lane begins with, measured; None where that makes no difference.
+        rested: of the first group after a pause of so many seconds, measured: threads have to be woken, and whoever else uses the
+            machine goes first. Empty where that makes no difference.
         processors: groups that make full progress side by side, measured; 1 for writes.
         checked: the range in which it was held against measurements; None for a model that was held against none.
     """
 
     service: ServiceTime
-    rested: ServiceTime | None = None
+    rested: Mapping[float, ServiceTime] = dataclasses.field(default_factory=dict)
     processors: float = 1.0
     checked: Checked | None = None
 
@@ -293,10 +292,13 @@ class BatchModel:
         chance = np.random.default_rng(seed)
 
         flowing = self.service.draws(chance)
-        woken = self.rested.draws(chance) if self.rested is not None else flowing
+        woken = {pause_s: service.draws(chance) for pause_s, service in self.rested.items()}
+        shortest_s = min(woken, default=math.inf) / 2
 
-        def service_s(size: int, rested: bool) -> float:
-            return woken(size) if rested else flowing(size)
+        def service_s(size: int, idle_s: float) -> float:
+            if idle_s < shortest_s or not woken:
+                return flowing(size)
+            return woken[min(woken, key=lambda pause_s: abs(math.log(pause_s / min(idle_s, _LONGEST_S))))](size)
 
         found = simulate(at_s, rule, service_s, processors=self.processors)
         largest = int(found.group_size.max())

@@ -54,10 +54,10 @@ class Slow:
 def test_the_wait_for_a_slow_group_is_not_taken_for_work():
     """Groups after a pause come one after the other, however long one takes: all say 30 ms."""
     turns = batching._Turns(Slow(), "episodic.remember", RULES, (0.4,), 1, 0.1, 20, 15.0, 1)
-    for size in batching._PAUSES:
-        asyncio.run(turns._group(size, 0, rested=True))
+    for size in batching._RESTED:
+        asyncio.run(turns._group(size, 0, 0.012))
     took = pl.concat(turns._groups)
-    assert took["ms"].to_list() == pytest.approx([30.0] * sum(batching._PAUSES.values()))
+    assert took["ms"].to_list() == pytest.approx([30.0] * sum(batching._RESTED.values()))
 
 
 @pytest.mark.serial

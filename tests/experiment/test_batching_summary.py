@@ -31,14 +31,14 @@ def planted(rates=(100, 400), paces=(1.0, 1.0, 1.0, 1.0, 1.0, 1.0), calls=250):
         for rate in rates:
             for name, rule in RULES.items():
                 at_s = np.sort(np.random.default_rng([rate, repeat]).random(calls)) * calls / rate
-                found = simulate(at_s, rule, lambda size, rested, pace=pace: took(size, pace), processors=1.5)
+                found = simulate(at_s, rule, lambda size, idle_s, pace=pace: took(size, pace), processors=1.5)
                 place = {"rule": pl.lit(name), "share": pl.lit(rate / 454), "rate_per_s": pl.lit(float(rate))}
                 columns = {"due_s": at_s, "response_ms": found.response_s * 1e3, "batch_size": found.group_size}
                 lane = pl.DataFrame(columns).with_columns(**place, repeat=repeat, outcome=pl.lit("ok"), law=pl.lit(1.0))
                 lanes.append(lane.with_columns(warm_up=pl.lit(False)))
         sizes = np.repeat(SIZES, 4)
         ms = took(sizes, pace) * 1e3
-        groups += [pl.DataFrame({"size": sizes, "ms": ms}).with_columns(repeat=repeat, rested=rested) for rested in (False, True)]
+        groups += [pl.DataFrame({"size": sizes, "ms": ms}).with_columns(repeat=repeat, pause_ms=pause) for pause in (0.0, 12.0)]
     alone = pl.DataFrame({"repeat": range(len(paces)), "one": [100] * len(paces), "many": [150] * len(paces)})
     return summary.Measured("episodic.recall", pl.concat(groups), alone, pl.concat(lanes), RULES, 15.0)
 

@@ -9,7 +9,7 @@ from memlab.errors import MemlabError
 from memlab.predict.group_commit import BatchModel, Checked, Rule, ServiceTime, bulk_queue, simulate
 
 
-def second(size, rested):
+def second(size, idle_s):
     return 1.0
 
 
@@ -66,11 +66,11 @@ def test_a_window_with_an_objective_follows_it():
     """Groups take 10 ms, calls come alone: an objective of 13 ms leaves 3 for the window, and one call in twenty is late."""
     at_s = np.arange(4_000) / 10
     rule = Rule(8.0, 8, adaptive=False, objective_ms=13.0)
-    found = simulate(at_s, rule, lambda size, rested: 0.010)
+    found = simulate(at_s, rule, lambda size, idle_s: 0.010)
     settled = found.response_s[1_000:]
     assert 0.012 < settled.mean() < 0.013
     assert (settled > 0.013).mean() <= 0.06
-    loose = simulate(at_s, Rule(8.0, 8, adaptive=False, objective_ms=50.0), lambda size, rested: 0.010)
+    loose = simulate(at_s, Rule(8.0, 8, adaptive=False, objective_ms=50.0), lambda size, idle_s: 0.010)
     assert loose.response_s[1_000:].tolist() == pytest.approx([0.018] * 3_000)
 
 
@@ -79,7 +79,7 @@ def test_an_objective_is_kept_where_a_fixed_window_is_too_long_or_saves_less():
     at_s = np.cumsum(np.random.default_rng(1).exponential(1 / 1_500, 5_000))
 
     def told(rule):
-        found = simulate(at_s, rule, lambda size, rested: 0.002 + 0.0003 * size, processors=1.5)
+        found = simulate(at_s, rule, lambda size, idle_s: 0.002 + 0.0003 * size, processors=1.5)
         return float(np.quantile(found.response_s[1_000:], 0.95)), found.groups
 
     follows = told(Rule(16.0, 64, False, 4, objective_ms=15.0))
@@ -107,7 +107,7 @@ def test_groups_share_processors():
 def test_the_simulation_agrees_with_the_exact_chain(rate, limit, fixed, per_call):
     """Group size and mean response time of the bulk queue, to within what chance leaves of a hundred thousand calls."""
     at_s = np.cumsum(np.random.default_rng(3).exponential(1 / rate, 100_000))
-    found = simulate(at_s, Rule(0.0, limit), lambda size, rested: fixed + per_call * size)
+    found = simulate(at_s, Rule(0.0, limit), lambda size, idle_s: fixed + per_call * size)
     size, response_s = bulk_queue(rate, limit, lambda size: fixed + per_call * size)
     assert len(at_s) / found.groups == pytest.approx(size, rel=0.02)
     assert found.response_s.mean() == pytest.approx(response_s, rel=0.03)
@@ -125,7 +125,7 @@ def test_the_exact_chain_is_the_textbook_queue_where_groups_are_of_one():
 def test_every_call_is_answered_once(seed, window_ms, limit, adaptive, in_flight):
     """Whatever the rule: nobody is answered before a group takes, no group is above the limit, and sizes add up."""
     at_s = np.sort(np.random.default_rng(seed).random(60)) / 5
-    found = simulate(at_s, Rule(window_ms, limit, adaptive, in_flight), lambda size, rested: 0.002 + 0.0001 * size, processors=2)
+    found = simulate(at_s, Rule(window_ms, limit, adaptive, in_flight), lambda size, idle_s: 0.002 + 0.0001 * size, processors=2)
     assert (found.response_s >= 0.0021 - 1e-9).all()
     assert found.group_size.min() >= 1 and found.group_size.max() <= limit
     assert (1 / found.group_size).sum() == pytest.approx(found.groups)
@@ -150,8 +150,10 @@ def test_it_refuses_what_it_was_not_checked_on():
 
 def test_a_lane_that_rested_is_woken():
     """By hand: the first call and the one after a pause take three, what comes in between takes one."""
-    found = simulate(np.array([0.0, 0.5, 9.0]), Rule(0.0, 8), lambda size, rested: 3.0 if rested else 1.0)
+    found = simulate(np.array([0.0, 0.5, 9.0]), Rule(0.0, 8), lambda size, idle_s: 3.0 if idle_s > 1e-3 else 1.0)
     assert found.response_s.tolist() == pytest.approx([3.0, 3.5, 3.0])
-    slow = ServiceTime.fit([1, 8], [0.003, 0.003])
-    model = BatchModel(ServiceTime.fit([1, 8], [0.001, 0.001]), rested=slow)
-    assert model.predict(Rule(0.0, 8), np.arange(9) / 10).p50_ms == pytest.approx(3.0)
+    slow, slower = (ServiceTime.fit([1, 8], [took, took]) for took in (0.003, 0.007))
+    model = BatchModel(ServiceTime.fit([1, 8], [0.001, 0.001]), rested={0.002: slow, 0.05: slower})
+    assert model.predict(Rule(0.0, 8), np.arange(9) / 10).p50_ms == pytest.approx(7.0)
+    assert model.predict(Rule(0.0, 8), np.arange(9) / 150).p50_ms == pytest.approx(3.0), "nearest to the pause of 2 ms"
+    assert model.predict(Rule(0.0, 8), np.arange(90) / 600).p50_ms == pytest.approx(1.0), "hardly a pause"

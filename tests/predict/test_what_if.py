@@ -28,7 +28,7 @@ def test_without_a_cache_it_is_the_lane_alone():
     """Every question goes through the lane: the response times are those that the lane's own simulation gives."""
     asked = play(100, 4, 50)
     (row,) = table(PIECES, [asked], [Choice(None, 0.0, 1, "flat")]).to_dicts()
-    alone = simulate(asked.at_s, Rule(0.0, 64), lambda size, rested: 0.002 + 0.0001 * size)
+    alone = simulate(asked.at_s, Rule(0.0, 64), lambda size, idle_s: 0.002 + 0.0001 * size)
     assert row["hit_ratio"] == 0.0
     assert row["mean_ms"] == pytest.approx(alone.response_s.mean() * 1e3)
     assert row["p95_ms"] == pytest.approx(np.quantile(alone.response_s, 0.95) * 1e3)
