@@ -34,6 +34,7 @@ MODEL_ERROR = 0.2
 _FEWEST = {"p50": 20, "p95": 200}  # samples
 _Q = {"p50": 0.5, "p95": 0.95}
 _FEWEST_SIZES = 2  # that a line can be laid through
+_FEWEST_GROUPS = 3  # of a size: clients that fell out of step travel in other sizes, and the few of this one met a stall
 _SPLITS = 40
 _PLAYED = 1_000  # calls of a lane that is played at a rate that nobody measured
 _FINDING = 5  # repeats
@@ -72,21 +73,30 @@ class Measured:
         )
 
     def models(self) -> list[BatchModel]:
-        """Return the model that the groups of each repeat make; repeats that saw too few kinds of groups make none."""
-        found = []
-        for (repeat,), groups in self.groups.group_by(["repeat"], maintain_order=True):
-            by_pause = {
-                float(pause_ms): part
-                for (pause_ms,), part in groups.group_by(["pause_ms"], maintain_order=True)
-                if part["size"].n_unique() >= _FEWEST_SIZES
-            }
-            if 0.0 not in by_pause:
-                continue
-            rested = {pause_ms / 1e3: fit_groups(part) for pause_ms, part in by_pause.items() if pause_ms}
-            beside = self.alone.filter(pl.col("repeat") == repeat)
-            processors = float((beside["many"] / beside["one"]).median() or 1.0) if len(beside) else 1.0  # type: ignore[arg-type]
-            found.append(BatchModel(fit_groups(by_pause[0.0]), rested, processors, self.checked))
-        return found
+        """Return the model that the groups of each repeat make; where no repeat saw enough of them, the one that all make.
+
+        How many groups make progress side by side is the median of all repeats: a stall while one of two counts is taken would
+        make one in twenty of them, or ten.
+        """
+        processors = float(np.median(self.alone["many"] / self.alone["one"])) if len(self.alone) else 1.0
+        known = self.groups.filter(pl.len().over("repeat", "pause_ms", "size") >= _FEWEST_GROUPS)
+        by_repeat = [_by_pause(part) for _, part in known.group_by(["repeat"], maintain_order=True)]
+        usable = [one for one in by_repeat if 0.0 in one] or [_by_pause(self.groups)]
+        return [
+            BatchModel(
+                fit_groups(one[0.0]),
+                {pause_ms / 1e3: fit_groups(part) for pause_ms, part in one.items() if pause_ms},
+                processors,
+                self.checked,
+            )
+            for one in usable
+        ]
+
+
+def _by_pause(groups: pl.DataFrame) -> dict[float, pl.DataFrame]:
+    """Return groups by the pause before them, in ms, where a line can be laid through their sizes."""
+    parts = groups.group_by(["pause_ms"], maintain_order=True)
+    return {float(pause_ms): part for (pause_ms,), part in parts if part["size"].n_unique() >= _FEWEST_SIZES}
 
 
 def fit_groups(groups: pl.DataFrame) -> ServiceTime:

@@ -65,6 +65,26 @@ def test_a_host_that_stalls_in_one_repeat_moves_no_median():
     assert compared["error_p95"].max() < 0.15
 
 
+def test_a_stall_in_the_counts_or_in_a_lone_group_is_not_believed():
+    """One client counted in a stall would make ten groups run side by side; one full group of four in a repeat says nothing."""
+    measured = planted()
+    alone = measured.alone.with_columns(one=pl.when(pl.col("repeat") == 2).then(15).otherwise("one"))
+    odd = (pl.col("repeat") == 1) & (pl.col("size") == 4)
+    first = pl.int_range(pl.len()).over("repeat", "pause_ms", "size") == 0
+    groups = measured.groups.filter(~odd | first).with_columns(ms=pl.when(odd).then(100.0).otherwise("ms"))
+    models = dataclasses.replace(measured, alone=alone, groups=groups).models()
+    assert {model.processors for model in models} == {1.5}
+    assert max(model.service.of(4) for model in models) == pytest.approx(took(4))
+
+
+def test_groups_that_no_repeat_saw_enough_of_are_taken_together():
+    """Two of each size in six repeats: one model of all."""
+    measured = planted()
+    groups = measured.groups.filter(pl.int_range(pl.len()).over("repeat", "pause_ms", "size") < 2)
+    (model,) = dataclasses.replace(measured, groups=groups).models()
+    assert model.service.of(16) == pytest.approx(took(16))
+
+
 def test_warm_up_is_played_and_not_counted():
     """Calls before a window has settled enter the simulation, and no figure."""
     measured = planted(rates=(400,))
