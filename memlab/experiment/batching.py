@@ -55,7 +55,7 @@ _RESTED = {1: 14, 4: 8, 16: 5}  # groups by size; the driver sends no more than 
 _PAUSES_S = (0.002, 0.012)
 _LEAD_S = 0.002  # of the driver, before the first call: no pause is shorter
 _SEEN = 60  # groups of each size in every repeat that are kept
-_SETTLING = 120  # calls before the measured ones, where the window follows an objective
+_WARM_UP = 0.25  # of a lane's time, before what counts: a process that has just rested is served first on a busy host
 _LONGEST = 4  # times the duration that is asked for: a slow lane then has too few calls for a p95, and says so
 
 
@@ -248,16 +248,12 @@ class _Turns:
 
     async def _lane(self, name: str, share: float, rate: float, repeat: int) -> None:
         seed = _seed(self._seed, repeat, round(rate))
-        longest_s = _LONGEST * self._duration_s
-        settling = 0
-        if self._rules[name].objective_ms is not None and self._fewest >= _FEWEST:
-            settling = min(_SETTLING, round(longest_s * rate))
-        lasts_s = min(max(self._duration_s, self._fewest / rate), longest_s)
-        due_s = arrivals.poisson(rate, lasts_s + settling / rate, seed)
-        if len(due_s) - settling < 2:
+        lasts_s = min(max(self._duration_s, self._fewest / rate), _LONGEST * self._duration_s)
+        due_s = arrivals.poisson(rate, lasts_s * (1 + _WARM_UP), seed)
+        if (due_s >= lasts_s * _WARM_UP).sum() < 2:
             return
         told = await self._bench.open_loop(name, due_s, seed)
-        warm_up = pl.int_range(pl.len()) < settling
+        warm_up = pl.col("due_s") < lasts_s * _WARM_UP
         place = {"rule": pl.lit(name), "share": pl.lit(float(share)), "rate_per_s": pl.lit(rate), "repeat": pl.lit(repeat)}
         self._calls.append(told.with_columns(**place, warm_up=warm_up))
 

@@ -31,9 +31,11 @@ def planted(rates=(100, 400), paces=(1.0, 1.0, 1.0, 1.0, 1.0, 1.0), calls=250):
         for rate in rates:
             for name, rule in RULES.items():
                 at_s = np.sort(np.random.default_rng([rate, repeat]).random(calls)) * calls / rate
-                found = simulate(at_s, rule, lambda size, idle_s, pace=pace: took(size, pace), processors=1.5)
+                # The window has followed its objective through a lane like this one before.
+                twice = np.concatenate([at_s, at_s + calls / rate])
+                found = simulate(twice, rule, lambda size, idle_s, pace=pace: took(size, pace), processors=1.5)
                 place = {"rule": pl.lit(name), "share": pl.lit(rate / 454), "rate_per_s": pl.lit(float(rate))}
-                columns = {"due_s": at_s, "response_ms": found.response_s * 1e3, "batch_size": found.group_size}
+                columns = {"due_s": at_s, "response_ms": found.response_s[calls:] * 1e3, "batch_size": found.group_size[calls:]}
                 lane = pl.DataFrame(columns).with_columns(**place, repeat=repeat, outcome=pl.lit("ok"), law=pl.lit(1.0))
                 lanes.append(lane.with_columns(warm_up=pl.lit(False)))
         sizes = np.repeat(SIZES, 4)
