@@ -208,7 +208,7 @@ def _rule(question: Question, runs: Sequence[Run], finding: Finding) -> str:
     spans = [
         f"{column.head} {mark(_range(known, column.path, spec=column.spec))}"
         for column in question.columns
-        if column.path.startswith("parameters.")
+        if column.path.startswith("parameters.") and not column.path.startswith("parameters.workload.")
         for known in [[run for run in runs if isinstance(figures.read(run, column.path, missing=None)[0], (int, float))]]
         if known
     ]
@@ -220,9 +220,13 @@ def _rule(question: Question, runs: Sequence[Run], finding: Finding) -> str:
         f"Holds for {', '.join(spans)}, at {mark(_range(runs, 'summary.offered_per_s', spec=',.0f'))} arrivals a second, "
         f"{mark(Figure(reads, (first.id,)), '.0%')} of them reads of questions with a Zipf exponent of {mark(zipf, 'g')}."
     )
-    rule = f"Take {finding.rule}" if finding.verdict == "better" else "Leave it as it was where no difference is seen, as here"
+    rule = (
+        f"Take {finding.rule}: here what stands below"
+        if finding.verdict == "better"
+        else "Leave it as it was where no difference is seen, as here"
+    )
     shown = sorted(runs, key=lambda run: run.id != finding.evidence)
-    return f"> **Rule of thumb.** {rule}. {held}\n\nSettings to copy:\n\n{settings_text.to_copy(finding.recommended, shown)}"
+    return f"> **Rule of thumb.** {rule}. {held}\n\n{settings_text.to_copy(finding.recommended, shown)}"
 
 
 def _settings_table(evidence: Evidence) -> str:

@@ -27,7 +27,7 @@ def to_copy(settings: Mapping[str, Any], runs: Sequence[Run]) -> str:
     kept = [(section, line) for section, line in shown if not _name(line) or _dotted(section, line) in settings]
     text = with_runs(kept, lambda key: _shows(runs, key, settings[key]))
     head = "[settings]\n" if any(not section for section, _ in kept) else ""
-    return f"``` toml\n{head}{text}\n```"
+    return f"``` toml\n# To copy; beside each line stands the run that shows it.\n{head}{text}\n```"
 
 
 def of_all(settings: Settings, run_of: Callable[[str], str], sections: Sequence[str] | None = None) -> str:

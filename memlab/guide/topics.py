@@ -153,9 +153,8 @@ def chapter(state: State, told: Mapping[str, Chapter], command: str) -> str:
     if suspect:
         notes.append("**Suspect.** " + "; ".join(dict.fromkeys(suspect)) + ".")
     rule = [f"> **Rule of thumb.** {found.rule}"] if found.rule else []
-    settings = settings_text.to_copy(found.settings, state.runs)
-    if settings:
-        rule.append(f"Settings to copy:\n\n{settings}")
+    if copied := settings_text.to_copy(found.settings, state.runs):
+        rule.append(copied)
     return "\n\n".join([documents.NEW_PAGE, head, f"> **{found.headline}**", *notes, found.text, *rule])
 
 

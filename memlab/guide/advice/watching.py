@@ -158,10 +158,10 @@ def _range(values: Sequence[tuple[Run, float]], counter: Counter) -> str:
 def _rule(runs: Sequence[Run]) -> str:
     if any(run.summary["size"] == "smoke" for run in runs):
         return ""
-    rates = [run.summary["offered_per_s"] for run in runs]
+    low, high = (format(end(run.summary["offered_per_s"] for run in runs), ",.0f") for end in (min, max))
     return (
         "Watch failures, the hit ratio, the mean size of batches and the wait for a place; act when one leaves the range that "
         "it had "
         "in the sweeps, and measure again when the traffic has changed. The ranges hold for this host at "
-        f"{derived(runs, f'{min(rates):,.0f} to {max(rates):,.0f}', '')} calls a second of the mixes above."
+        f"{derived(runs, low if low == high else f'{low} to {high}', '')} calls a second of the mixes above."
     )
