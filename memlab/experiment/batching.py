@@ -8,6 +8,7 @@ compared with what the engine did (`batching_summary`). Nothing is fitted on any
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import random
@@ -48,8 +49,10 @@ OBJECTIVE_MS = 15.0
 
 _BUSIEST = 0.85  # of a lane's capacity: beyond, response times are those of a queue that only grows
 _FEWEST = 80  # calls of a lane; repeats together have enough for a p95
-_CLOSED_S = 0.12
-_WARM_S = 0.03
+_BURSTS = {1: (8, 0.015), 4: (8, 0.015), 16: (5, 0.03), 64: (3, 0.08)}
+"""How often, and for how many seconds, as many clients go round. They rest as long in between: on a busy host a process that
+never rests gets less of it than a lane that keeps up with its calls."""
+_BURST_CALLS = 1_000
 _VISITS = 2  # to every size in each repeat: one bad moment of the host is then not all that a repeat knows of it
 _RESTED = {1: 14, 4: 8, 16: 5}  # groups by size; the driver sends no more than 32 calls in a row
 _PAUSES_S = (0.002, 0.012)
@@ -243,8 +246,15 @@ class _Turns:
             self._alone.append({"repeat": repeat, "one": max(one, 1), "many": many})
 
     async def _closed(self, name: str, clients: int, repeat: int) -> pl.DataFrame:
-        seed = _seed(self._seed, repeat + 1, clients)
-        return await self._bench.closed_loop(name, clients, _CLOSED_S, _WARM_S, seed)
+        """Let clients go round in short bursts; of each, what came after the first call of every client, which woke the lane."""
+        bursts, burst_s = _BURSTS[min((size for size in SIZES if size >= clients), default=SIZES[-1])]
+        found = []
+        for number in range(bursts):
+            await asyncio.sleep(burst_s)
+            seed = _seed(self._seed, repeat + 1, clients, number)
+            told = await self._bench.closed_loop(name, clients, burst_s, 0.0, seed, calls=_BURST_CALLS)
+            found.append(told.slice(clients))
+        return pl.concat(found)
 
     async def _lane(self, name: str, share: float, rate: float, repeat: int) -> None:
         seed = _seed(self._seed, repeat, round(rate))

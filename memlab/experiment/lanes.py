@@ -53,10 +53,16 @@ class Lanes:
         lane = Lane(self._mix.calls(len(due_s), seed), due_s, duration_s=float(due_s[-1]) + 1e-3, deadline_s=_DEADLINE_S)
         return self._told(await drive(self._engines[name].execute, lane, self._counter))
 
-    async def closed_loop(self, name: str, clients: int, duration_s: float, warm_up_s: float, seed: int) -> pl.DataFrame:
-        """Let clients ask one after another; the same of every answer that came in the measured time."""
+    async def closed_loop(
+        self, name: str, clients: int, duration_s: float, warm_up_s: float, seed: int, *, calls: int = _CLOSED_CALLS
+    ) -> pl.DataFrame:
+        """Let clients ask one after another; the same of every answer that came in the measured time.
+
+        Args:
+            calls: that are made up beforehand, which takes a while; at their end they begin again.
+        """
         lane = Lane(
-            self._mix.calls(_CLOSED_CALLS, seed),
+            self._mix.calls(calls, seed),
             None,
             clients=clients,
             warm_up_s=warm_up_s,
