@@ -47,6 +47,7 @@ def test_every_command_has_help_with_an_example(name, capsys):
         (["sweep"], "Missing argument"),
         (["sweep", "x.yaml", "--job", "2"], "--job"),
         (["sweep", "x.yaml", "--jobs", "0"], "--jobs"),
+        (["sweep", "x.yaml", "--jobs", "2", "--dask", "tcp://127.0.0.1:1"], "give one of them"),
         (["sweep", "no/such.yaml"], "no params file 'no/such.yaml'"),
         (["sweep", "x.yaml", "-p"], "-p"),
         (["compare", "x/1"], "Missing argument"),

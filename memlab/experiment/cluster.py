@@ -5,6 +5,9 @@
 
 A point travels as its notebook and parameters and comes back as the files of its run; hosts share no disk, but conversations and
 traces must lie at the same place on each. A worker that is lost loses only the point that it had: dask gives it to another.
+
+Further workers on a host that measures never work beside a measurement, which they would disturb: before the first point they
+fill the databases that the points begin with, several at once, and after the last one they execute the notebook that sums up.
 """
 
 from __future__ import annotations
@@ -24,13 +27,18 @@ import msgspec
 from distributed import Client, Nanny, Scheduler, SpecCluster, get_worker, wait
 from distributed.scheduler import KilledWorker
 
-from memlab.errors import MemlabError, not_found, validation
+from memlab.errors import MemlabError, internal, not_found, validation
 from memlab.experiment import results, sweep
-from memlab.experiment.executor import Bench, one_line
+from memlab.experiment.comparison import corpus_of, filled
+from memlab.experiment.executor import Bench, Executor, one_line
+from memlab.experiment.load import run_in_own_loop
+from memlab.experiment.quiet import quiet
 from memlab.measure import host
+from memlab.workload.spec import Workload
 
 RESOURCE = "bench"
-LOCAL = "local"
+_FILLING_S = 900.0  # for all databases that points begin with, at most
+_SUMMARY_S = 600.0  # for the notebook that sums up, at most
 _UNWANTED = ("cancelled", "released", "forgotten")
 
 
@@ -38,14 +46,15 @@ class Cluster:
     """A dask cluster.
 
     Args:
-        address: of its scheduler, such as `tcp://10.0.0.1:8786`; or `local`: one of its own, on this host, with one worker.
+        address: of its scheduler, such as `tcp://10.0.0.1:8786`; None: one of its own, on this host.
+        jobs: workers of one of its own: one measures, the others prepare and sum up.
         timeout_s: how long it is waited for.
     Raises:
         MemlabError: NOT_FOUND `cluster`: nobody answers.
     """
 
-    def __init__(self, address: str, timeout_s: float = 10.0) -> None:
-        self._own = _local() if address == LOCAL else None
+    def __init__(self, address: str | None = None, *, jobs: int = 1, timeout_s: float = 10.0) -> None:
+        self._own = _local(jobs) if address is None else None
         if self._own is not None:
             address = str(self._own.scheduler_address)
         try:
@@ -62,18 +71,16 @@ class Cluster:
         return str(self._client.dashboard_link)
 
     @contextlib.contextmanager
-    def benches(self, sweep: sweep.Sweep) -> Iterator[Sequence[Bench]]:
-        """Give a bench for each host that measures.
+    def benches(self, sweep: sweep.Sweep, points: Sequence[sweep.Point]) -> Iterator[Sequence[Bench]]:
+        """Give a bench for each host that measures, once its further workers have filled what the points begin with.
 
+        Args:
+            points: those that are to be measured.
         Raises:
             MemlabError: VALIDATION `cluster`: no worker offers the resource, two on one host do, a worker's code, conversations
                 or traces are others; `hosts`: unlike hosts.
         """
-        workers = {
-            address: one["host"]
-            for address, one in self._client.scheduler_info(n_workers=-1)["workers"].items()
-            if one["resources"].get(RESOURCE)
-        }
+        workers = {address: one["host"] for address, one in self._workers().items() if one["resources"].get(RESOURCE)}
         if not workers:
             raise validation(
                 "cluster", "no worker of the cluster measures; start one on a host with `dask worker ADDRESS --resources bench=1`"
@@ -86,6 +93,7 @@ class Cluster:
         _refuse_others(seen, _look(sweep.experiment, wanted))
         token = uuid.uuid4().hex[:12]
         one = next(iter(seen.values()))
+        self._prepare(sweep, points, token, workers)
         benches = [RemoteBench(self._client, token, one) for _ in workers]
         try:
             yield benches
@@ -93,7 +101,58 @@ class Cluster:
             for bench in benches:
                 bench.close()
             with contextlib.suppress(OSError, TimeoutError):
-                self._client.run(_clear, token, workers=list(self._client.scheduler_info(n_workers=-1)["workers"]))
+                self._client.run(_clear, token, workers=list(self._workers()))
+
+    def _workers(self) -> dict[str, Any]:
+        return dict(self._client.scheduler_info(n_workers=-1)["workers"])
+
+    def _prepare(self, sweep: sweep.Sweep, points: Sequence[sweep.Point], token: str, measuring: Mapping[str, str]) -> None:
+        """Let further workers fill the databases that points begin with, where the benches of their hosts look for them.
+
+        Whatever goes wrong with one is left to the first point that needs it.
+        """
+        if not sweep.shares_database:
+            return
+        traffic = {msgspec.json.encode((point.workload.corpus, point.workload.writes)): point.workload for point in points}
+        folders = self._client.run(_make_prepared, token, workers=list(measuring))
+        filling = []
+        for bench, where in measuring.items():
+            further = [address for address in self._further() if self._workers()[address]["host"] == where]
+            filling += [
+                self._client.submit(_fill, one, sweep.seed, sweep.data, folders[bench], workers=further, pure=False)
+                for one in traffic.values()
+                if further
+            ]
+        if filling:
+            with self._client.as_current(), contextlib.suppress(TimeoutError):
+                wait(filling, timeout=_FILLING_S)
+            self._client.cancel(filling)
+
+    def _further(self) -> list[str]:
+        return [address for address, one in self._workers().items() if not one["resources"].get(RESOURCE)]
+
+    def sum_up(self, sweep: sweep.Sweep, params: Path, folder: Path) -> Path | None:
+        """Execute the notebook that sums a finished sweep up, on a further worker of a cluster of its own.
+
+        Args:
+            params: the file that *sweep* was loaded from, as it is.
+            folder: of results, on this host.
+        Returns:
+            `summary.ipynb` in the folder of the experiment; None where the sweep has no such notebook.
+        Raises:
+            MemlabError: INTERNAL `notebook`: it failed; it then stands there with its error.
+        """
+        notebook = sweep.notebook.with_name(f"{sweep.notebook.stem}-summary.ipynb")
+        if not notebook.is_file():
+            return None
+        out = folder / sweep.experiment / "summary.ipynb"
+        parameters = {"params": str(params.resolve()), "folder": str(folder.resolve())}
+        if sweep.data is not None:
+            parameters["data"] = str(sweep.data.resolve())
+        told = self._client.submit(_execute, notebook, parameters, out, workers=self._further() or None, pure=False).result()
+        if told is not None:
+            raise internal("notebook", f"'{notebook.name}' failed: {told}; see {out}")
+        return out
 
     def close(self) -> None:
         """Leave the cluster, which stays unless it is its own."""
@@ -108,12 +167,13 @@ class Cluster:
         self.close()
 
 
-def _local() -> SpecCluster:
+def _local(jobs: int) -> SpecCluster:
     where = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
-    worker = {"nthreads": 1, "resources": {RESOURCE: 1}, "silence_logs": logging.ERROR, **where}
+    worker = {"nthreads": 1, "silence_logs": logging.ERROR, **where}
+    further = {f"further-{number}": {"cls": Nanny, "options": worker} for number in range(1, jobs)}
     return SpecCluster(
         scheduler={"cls": Scheduler, "options": where},
-        workers={RESOURCE: {"cls": Nanny, "options": worker}},
+        workers={RESOURCE: {"cls": Nanny, "options": {**worker, "resources": {RESOURCE: 1}}}, **further},
         silence_logs=logging.ERROR,
     )
 
@@ -233,6 +293,26 @@ def _refuse_others(seen: Mapping[str, _Seen], here: _Seen) -> None:
     if len(hosts) > 1:
         told = "; ".join(f"{one['cpu']}, {one['cores']} cores, {one['memory_gib']} GiB" for one in hosts.values())
         raise validation("hosts", f"the workers that measure are on unlike hosts, which cannot be compared: {told}")
+
+
+def _make_prepared(token: str, dask_worker: Any) -> str:  # dask gives what has this name
+    folder = _prepared(dask_worker, token)
+    folder.mkdir(exist_ok=True)
+    return str(folder)
+
+
+def _fill(traffic: Workload, seed: int, data: Path | None, folder: str) -> None:
+    with quiet():
+        run_in_own_loop(filled(corpus_of(traffic, seed, data), Path(folder)))
+
+
+def _execute(notebook: Path, parameters: dict[str, Any], out: Path) -> str | None:
+    with contextlib.closing(Executor()) as executor:
+        executor.submit(notebook, out, parameters, _SUMMARY_S)
+        ended, error = False, None
+        while not ended:
+            ended, error = executor.poll(0.5)
+        return error
 
 
 def _prepared(worker: Any, token: str) -> Path:

@@ -116,6 +116,7 @@ class Sweep:
         data: folder of real conversations, or None.
         point_s: about how long a point takes, where the workload's times do not say it.
         repeated: whether the notebook repeats what it measures; one that counts something else has no parameter `repeats`.
+        shares_database: whether points of one corpus begin with copies of one database, as those do that take conversations.
     """
 
     experiment: str
@@ -133,6 +134,7 @@ class Sweep:
     data: Path | None = None
     point_s: float | None = None
     repeated: bool = True
+    shares_database: bool = False
 
     @classmethod
     def load(cls, path: str | Path, overrides: Sequence[str] = (), *, data: str | Path | None = None) -> Sweep:
@@ -163,7 +165,8 @@ class Sweep:
             workload=made.workload,
             data=None if data is None else Path(data),
             point_s=made.point_s,
-            repeated="repeats" in _notebook_parameters(path.parent / made.notebook),
+            repeated="repeats" in (names := _notebook_parameters(path.parent / made.notebook)),
+            shares_database="data" in names,
         )
         sweep.check()
         return sweep
@@ -477,15 +480,14 @@ class Progress:
 class Cluster(Protocol):
     """Other hosts that measure; see `cluster.Cluster`."""
 
-    def benches(self, sweep: Sweep) -> AbstractContextManager[Sequence[Bench]]:
-        """Give the places where points of *sweep* are measured, all on equal hosts with the code as it is here."""
+    def benches(self, sweep: Sweep, points: Sequence[Point]) -> AbstractContextManager[Sequence[Bench]]:
+        """Give the places where *points* of *sweep* are measured, all on equal hosts with the code as it is here."""
 
 
 def run(
     sweep: Sweep,
     folder: str | Path,
     *,
-    jobs: int = 1,
     cluster: Cluster | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
@@ -493,7 +495,6 @@ def run(
 
     Args:
         folder: that keeps the results of all experiments, or an fsspec address of one; see `results.at`.
-        jobs: points at once, on this host.
         cluster: measures in place of this host.
     Raises:
         MemlabError: PERMISSION, INTERNAL `disk_full`: results cannot be kept; INTERNAL `code_changed`: memlab was edited
@@ -508,9 +509,9 @@ def run(
         reused = {place: run for place, point in enumerate(points) if (run := _done(kept.folder, sweep, point)) is not None}
         waiting = [points[place] for place in range(len(points)) if place not in reused]
         if cluster is None:
-            benches = _here(sweep, kept.folder, min(jobs, len(waiting)), stack)
+            benches = _here(sweep, kept.folder, stack) if waiting else []
         else:
-            benches = list(stack.enter_context(cluster.benches(sweep))) if waiting else []
+            benches = list(stack.enter_context(cluster.benches(sweep, waiting))) if waiting else []
         _refuse_other_host(reused.values(), benches, folder)
         outcome = Outcome([], list(reused.values()), [])
         told.begin(outcome.reused, [sweep.expected_s(point) for point in waiting])
@@ -527,9 +528,9 @@ def run(
     return outcome
 
 
-def _here(sweep: Sweep, folder: Path, jobs: int, stack: contextlib.ExitStack) -> list[Bench]:
+def _here(sweep: Sweep, folder: Path, stack: contextlib.ExitStack) -> list[Bench]:
     prepared = stack.enter_context(results.draft(folder, sweep.experiment, "prepared"))
-    return [stack.enter_context(contextlib.closing(Bench(prepared))) for _ in range(jobs)]
+    return [stack.enter_context(contextlib.closing(Bench(prepared)))]
 
 
 def _measure_all(

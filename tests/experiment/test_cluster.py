@@ -17,9 +17,10 @@ from distributed import Client
 from memlab.errors import MemlabError
 from memlab.experiment import sweep
 from memlab.experiment.cluster import Cluster
+from memlab.experiment.comparison import corpus_of
 from memlab.experiment.sweep import Sweep
 from memlab.measure import host
-from tests.experiment.test_sweep import PRETEND, Told, params, write_notebook  # noqa: F401
+from tests.experiment.test_sweep import PARAMETERS, PRETEND, Told, params, write_notebook  # noqa: F401
 
 pytestmark = [pytest.mark.serial, pytest.mark.timeout(240)]
 
@@ -191,3 +192,39 @@ def lives(process):
     with contextlib.suppress(OSError):
         return "zombie" not in Path(f"/proc/{process}/status").read_text()
     return False
+
+
+def test_further_workers_of_a_host_prepare_before_and_sum_up_after(params, tmp_path):  # noqa: F811
+    """With two workers on this host one measures: the databases of all points are there before the first; a summary is made."""
+    listed = '{"found": sorted(one.name for one in pathlib.Path(point["prepared"]).iterdir()), "entries"'
+    write_notebook(tmp_path / "point.ipynb", PRETEND.replace('{"entries"', listed))
+    path = params("", "grid:\n", "grid:\n  workload.corpus.events: [60, 80]\n")
+    made = Sweep.load(path, ["cache.max_entries=10"])
+    corpora = {corpus_of(point.workload, made.seed).digest()[:16] for point in made.points()}
+    folder = tmp_path / "results"
+    with Cluster(jobs=2) as cluster:
+        outcome = sweep.run(made, folder, cluster=cluster)
+        assert (len(outcome.done), len(outcome.failed)) == (2, 0)
+        assert all(run.summary["found"] == sorted(corpora) for run in outcome.done)
+        assert cluster.sum_up(made, path, folder) is None, "there is no such notebook"
+        parameters = 'params = ""\nfolder = ""\ndata = None\n'
+        counted = (
+            "import pathlib\nruns = list(pathlib.Path(folder).glob('*/*/run.json'))"
+            "\npathlib.Path(folder, 'counted').write_text(str(len(runs)))"
+        )
+        write_notebook(tmp_path / "point-summary.ipynb", counted, parameters)
+        assert cluster.sum_up(made, path, folder) == folder / "size.smoke" / "summary.ipynb"
+        assert (folder / "counted").read_text() == "2"
+        write_notebook(tmp_path / "point-summary.ipynb", 'raise RuntimeError("no chart")', parameters)
+        with pytest.raises(MemlabError, match="no chart") as failed:
+            cluster.sum_up(made, path, folder)
+        assert failed.value.reason == "notebook"
+    assert len(made.runs(folder)) == 2, "a summary beside the runs is none of them"
+
+
+def test_points_that_begin_with_no_corpus_prepare_none(params, tmp_path):  # noqa: F811
+    """A notebook that takes no conversations shares no database."""
+    write_notebook(tmp_path / "point.ipynb", parameters=PARAMETERS.replace("data = None\n", ""))
+    assert not Sweep.load(params()).shares_database
+    write_notebook(tmp_path / "point.ipynb")
+    assert Sweep.load(params()).shares_database
