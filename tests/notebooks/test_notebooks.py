@@ -37,6 +37,11 @@ BENCHES = (
     "12-rate",
     "13-isolation",
     "13-isolation-summary",
+    "20-miss-ratio",
+    "22-pool-limit",
+    "23-index",
+    "23-index-summary",
+    "24-tune",
 )
 TOURS = (
     "00-tour",
