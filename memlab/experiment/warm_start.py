@@ -30,6 +30,7 @@ COST = 2
 
 _WINDOWS_MS = (None, 0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
 _LIMITS = (16, what_if.LIMIT)
+_ENTRIES = (16, 65_536)  # what the search tries
 _LANES = 6  # closed loops of `what_if.measure`
 _LONGEST_S, _SHORTEST_S, _WARM_S = 0.3, 0.08, 0.05
 _AS_GOOD = 1.02
@@ -90,8 +91,10 @@ def proposals(lane: BatchModel, asked: Sequence[Play], *, index: str, objective:
     """
     figure = f"{objective}_ms" if objective in _FIGURES else "mean_ms"
     cores = int(host.host()["cores"])
-    knee = _curve(asked).knee().max_entries
-    sizes = sorted({knee, max(knee, len(np.unique(np.concatenate([play.keys for play in asked]))))})
+    least, most_entries = _ENTRIES
+    knee = min(max(_curve(asked).knee().max_entries, least), most_entries)
+    every = len(np.unique(np.concatenate([play.keys for play in asked])))
+    sizes = sorted({knee, min(max(knee, every), most_entries)})
     most = lane.service.most
     rows: list[dict[str, Any]] = []
     for window, limit in ((window, limit) for window in _WINDOWS_MS for limit in _LIMITS if limit <= most):
@@ -157,7 +160,7 @@ def _closed_s(workload: Workload, repeats: int) -> float:
 def _parameters(row: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {"index.kind": row["index"], "cache": row["max_entries"] is not None}
     if found["cache"]:
-        found |= {"cache.max_entries": min(65_536, max(16, row["max_entries"])), "cache.policy": "lru"}
+        found |= {"cache.max_entries": row["max_entries"], "cache.policy": "lru"}
     found["batch"] = row["window_ms"] is not None
     if found["batch"]:
         found |= {"batch.window_ms": row["window_ms"], "batch.limit": row["limit"]}
@@ -168,7 +171,7 @@ def _says(row: Mapping[str, Any], knee: int, lane: BatchModel, cores: int) -> st
     entries = "no cache" if row["max_entries"] is None else f"a cache of {row['max_entries']:,}"
     window = "no batching" if row["window_ms"] is None else f"a window of {row['window_ms']:g} ms for {row['limit']} at most"
     return (
-        f"the curve's knee is at {knee:,} entries; a group takes {lane.service.fixed_s * 1e3:.2g} ms and "
+        f"{knee:,} entries are within a point of the curve's knee; a group takes {lane.service.fixed_s * 1e3:.2g} ms and "
         f"{lane.service.per_call_s * 1e3:.2g} ms a call, {lane.processors:.1f} calls make progress side by side: "
         f"{entries}, {window}, {cores} at once for as many cores"
     )
