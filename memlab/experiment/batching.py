@@ -49,7 +49,7 @@ OBJECTIVE_MS = 15.0
 
 _BUSIEST = 0.85  # of a lane's capacity: beyond, response times are those of a queue that only grows
 _FEWEST = 80  # calls of a lane; repeats together have enough for a p95
-_BURSTS = {1: (8, 0.015), 4: (8, 0.015), 16: (5, 0.03), 64: (2, 0.08)}
+_BURSTS = {1: (8, 0.015), 4: (8, 0.015), 16: (5, 0.03), 64: (2, 0.16)}
 """How often, and for how many seconds, as many clients go round. They rest as long in between: on a busy host a process that
 never rests gets less of it than a lane that keeps up with its calls."""
 _SUSTAINED_S = 0.2  # of writes, which wait for a disk more than they work, and find it quicker after a rest
