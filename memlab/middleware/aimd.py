@@ -49,11 +49,11 @@ class Aimd:
         last change says nothing of it. A window that no group waited for is none, so it does not grow.
 
         Args:
-            arrived_s: when its calls came, ascending, not empty.
+            arrived_s: when its calls came, not empty; in any order, as a read that stood behind a write joins its lane late.
             waited: it left because its oldest call had waited for the window.
             expired: how many of them were given up before they were executed: late, whatever the objective.
         """
-        if arrived_s[0] < self._since_s:
+        if min(arrived_s) < self._since_s:
             return self._window_s
         latest_s = now_s - self._objective_s
         late = max(sum(at_s < latest_s for at_s in arrived_s), expired)

@@ -55,6 +55,8 @@ def test_one_cause_cuts_it_once():
     for now_s in (100.0, 100.01, 100.02):
         aimd.update([99.0, 99.9, 99.9], now_s, waited=True)
     assert aimd.window_s == pytest.approx(0.012)
+    aimd.update([100.1, 99.9, 100.1], 101.0, waited=True)
+    assert aimd.window_s == pytest.approx(0.012), "a read that stood behind a write comes to its group late"
     aimd.update([100.1, 100.1, 100.1], 101.0, waited=True)
     assert aimd.window_s == pytest.approx(0.009)
 
