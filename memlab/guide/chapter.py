@@ -22,6 +22,7 @@ class Chapter(NamedTuple):
         drawings: SVG by name.
         rule: the rule of thumb that follows, with the range that it was seen in, marked; empty where nothing follows.
         settings: to copy, by dotted key; the run that shows them is named in the text.
+        shown_by: identity of that run where no candidate has the settings; empty for the first whose candidate has each.
     """
 
     headline: str
@@ -29,6 +30,7 @@ class Chapter(NamedTuple):
     drawings: Mapping[str, str] = {}
     rule: str = ""
     settings: Mapping[str, Any] = {}
+    shown_by: str = ""
 
 
 class Topic(NamedTuple):

@@ -10,12 +10,13 @@ from memlab.guide.figures import Figure, mark, name_run
 from memlab.settings import Settings
 
 
-def to_copy(settings: Mapping[str, Any], runs: Sequence[Run]) -> str:
+def to_copy(settings: Mapping[str, Any], runs: Sequence[Run], shown_by: str = "") -> str:
     """Return settings in a block of code, each with the run that measured it; nothing where there are none.
 
     Args:
         settings: by dotted key.
         runs: among which is the one that shows each: the first whose candidate has the value, or else the first.
+        shown_by: identity of the one that shows all of them, where no candidate does.
     Raises:
         MemlabError: VALIDATION `settings`: an unknown key, or a value out of bounds.
     """
@@ -25,7 +26,7 @@ def to_copy(settings: Mapping[str, Any], runs: Sequence[Run]) -> str:
     sections = {key.partition(".")[0] for key in settings}
     shown = [(section, line) for section, line in _lines(whole) if (section or _name(line)) in sections]
     kept = [(section, line) for section, line in shown if not _name(line) or _dotted(section, line) in settings]
-    text = with_runs(kept, lambda key: _shows(runs, key, settings[key]))
+    text = with_runs(kept, lambda key: shown_by or _shows(runs, key, settings[key]))
     head = "[settings]\n" if any(not section for section, _ in kept) else ""
     return f"``` toml\n# To copy; beside each line stands the run that shows it.\n{head}{text}\n```"
 

@@ -153,7 +153,7 @@ def chapter(state: State, told: Mapping[str, Chapter], command: str) -> str:
     if suspect:
         notes.append("**Suspect.** " + "; ".join(dict.fromkeys(suspect)) + ".")
     rule = [f"> **Rule of thumb.** {found.rule}"] if found.rule else []
-    if copied := settings_text.to_copy(found.settings, state.runs):
+    if copied := settings_text.to_copy(found.settings, state.runs, found.shown_by):
         rule.append(copied)
     return "\n\n".join([documents.NEW_PAGE, head, f"> **{found.headline}**", *notes, found.text, *rule])
 

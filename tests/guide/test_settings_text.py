@@ -25,6 +25,8 @@ def test_only_what_is_given_stands_there_with_its_run():
     assert tomllib.loads(text)["settings"] == {"cache": {"max_entries": 256}, "pool": {"limit": 2}}
     assert f"max_entries = 256  # {runs[1].id}" in text
     assert f"limit = 2  # {runs[0].id}" in text, "none has it: the first is named"
+    told = block(settings_text.to_copy({"cache.max_entries": 64}, runs, runs[1].id))
+    assert f"max_entries = 64  # {runs[1].id}" in told, "what a chapter says of its run goes before"
 
 
 def test_a_part_that_is_off_can_be_copied(tmp_path):

@@ -77,7 +77,8 @@ def chapter(runs: Sequence[Run]) -> Chapter:
         ]
     )
     drawings = {"index-one": _drawing(rows, first, 1), "index-many": _drawing(rows, first, indexing.MANY)}
-    return Chapter(_headline(runs), text, drawings, _rule(runs), _settings(runs))
+    # Bare indexes have no settings of the engine: what follows is of the largest size, whatever the candidates are.
+    return Chapter(_headline(runs), text, drawings, _rule(runs), _settings(runs), last.id)
 
 
 _HEADS = ["memories", "among", "quickest", "effort", "ms a query", "p95 (ms)", "recall@10", "may be as quick", "run"]

@@ -72,6 +72,7 @@ def test_lists_are_recommended_from_where_they_surely_win():
     ]
     chapter = checked(runs)
     assert chapter.settings == {"index.kind": "ivf", "index.train_at": 10_000, "index.rebuild_dead_ratio": 0.5}
+    assert chapter.shown_by == runs[0].id, "the largest size"
     rule = plain(chapter.rule)
     assert "at 1,000 flat" in rule and "at 10,000 ivf" in rule
     assert "Build ivf again: at 100,000 memories from 50% forgotten on searches take 1.50" in rule
