@@ -30,8 +30,9 @@ def chapter(runs: Sequence[Run]) -> Chapter:
     It recommends no size: that of these traces is not that of the reader's.
     """
     run = max(runs, key=lambda one: int(one.summary["accesses"]))
+    start = "For" if run.summary["finding"] else "No finding: the run is a smoke run, or too short; for"
     headline = (
-        f"For {at(run, 'accesses', ',')} accesses to {at(run, 'distinct_keys', ',')} keys, "
+        f"{start} {at(run, 'accesses', ',')} accesses to {at(run, 'distinct_keys', ',')} keys, "
         f"{at(run, 'policies.lru.knee.max_entries', ',')} entries are within a point of the knee of LRU and reach a hit ratio of "
         f"{at(run, 'policies.lru.knee.hit_ratio', '.2f')}; predictions are {at(run, 'policies.lru.worst_points', '.2f')} points "
         f"off the real cache at worst for LRU, {at(run, 'policies.w_tinylfu.worst_points', '.2f')} for W-TinyLFU{by(run)}."

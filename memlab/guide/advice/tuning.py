@@ -26,8 +26,9 @@ def chapter(runs: Sequence[Run]) -> Chapter:
     """How near searches come to the best of a recorded grid, against chance; the models' errors; the duel."""
     run = runs[-1]
     summary = run.summary
+    start = "With" if summary["finding"] else "No finding: the run is a smoke run, or too short; with"
     headline = (
-        f"With {at(run, 'evaluations')} of {at(run, 'places')} evaluations, {at(run, 'searches')} searches came within "
+        f"{start} {at(run, 'evaluations')} of {at(run, 'places')} evaluations, {at(run, 'searches')} searches came within "
         f"{at(run, 'worst_gap', '.1%')} of the best setting at worst and {at(run, 'gap', '.1%±')} on average; as many places "
         f"drawn at random come within {at(run, 'chance.gap', '.1%')}{by(run)}."
     )
@@ -122,7 +123,7 @@ def _rule(run: Run) -> str:
         f"evaluations, {at(run, 'objective')} the objective{by(run)}."
     )
     if summary["verdict"]["chance"] != "better":
-        return f"Places drawn at random would have done as well: search only where the grid is larger than this one. {holds}"
+        return f"A search was not seen to come nearer than as many places drawn at random: let the duel decide. {holds}"
     if not summary["near"]:
         return f"A search beats chance but stayed farther off than was asked for: give it a larger budget. {holds}"
     return f"Search with a fifth of the evaluations that the whole grid would take; let the duel have the last word. {holds}"

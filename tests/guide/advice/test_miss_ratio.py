@@ -48,4 +48,6 @@ def test_a_policy_that_is_off_is_told(run):
 
 def test_a_smoke_run_has_no_rule(run):
     """It proves that it runs."""
-    assert chapter(msgspec.structs.replace(run, summary={**run.summary, "finding": False})).rule == ""
+    made = chapter(msgspec.structs.replace(run, summary={**run.summary, "finding": False}))
+    assert made.headline.startswith("No finding")
+    assert made.rule == ""

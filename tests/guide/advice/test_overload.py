@@ -74,9 +74,19 @@ def test_what_differs_by_deadline_is_not_recommended(tmp_path, rng):
     assert "made no difference" in plain(chapter.rule)
 
 
+def test_too_few_repeats_find_nothing(tmp_path, rng):
+    """Not even that the waits made no difference."""
+    runs = [point(tmp_path, rng, 0.25, wait_s, 0.9) for wait_s in (0.05, 5.0)]
+    for run in runs:
+        run.summary["finding"] = False
+    chapter = checked(runs)
+    assert (chapter.rule, chapter.settings) == ("", {})
+
+
 def test_it_says_honestly_that_there_is_no_breaker_yet(tmp_path, rng):
     """Deadlines and refusals stand in for it, and a smoke run finds nothing."""
     chapter = checked([point(tmp_path, rng, 0.2, 0.05, 0.9, size="smoke")])
     assert "not built yet" in chapter.text
+    assert chapter.headline.startswith("No finding")
     assert chapter.rule == ""
     assert chapter.settings == {}
