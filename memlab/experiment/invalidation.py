@@ -104,6 +104,8 @@ def _check(traffic: Workload, repeats: int, size: str) -> None:
     others = [name for name, weight in traffic.mix.items() if weight > 0 and name not in _KNOWN]
     if others:
         raise validation("workload", f"workload.mix: {', '.join(others)} cannot be made again; give {' and '.join(_KNOWN)}")
+    if not traffic.mix.get(_KNOWN[0]):
+        raise validation("workload", f"workload.mix: without {_KNOWN[0]} a cache has nothing to keep; give it a weight above 0")
 
 
 def calls_of(corpus: Corpus, traffic: Workload, seed: int, repeats: int) -> list[Call]:

@@ -83,6 +83,7 @@ def test_a_point_stands_with_its_prediction(tmp_path):
     [
         ({"arrivals": {"kind": "closed", "clients": 4}}, "give kind poisson"),
         ({"mix": {"episodic.list_events": 1}}, "episodic.list_events cannot be made again"),
+        ({"mix": {"episodic.remember": 1}}, "without episodic.recall"),
     ],
 )
 def test_traffic_that_cannot_be_made_again_is_refused(changed, said):
