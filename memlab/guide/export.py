@@ -80,7 +80,7 @@ TOPICS = (
         "pooling",
         "22-pool-limit",
         "Which limit, from a few that were measured?",
-        "The scalability law from five limits, held against five others.",
+        "The scalability law from some limits, held against others.",
         pooling.chapter,
     ),
     Topic(
@@ -90,7 +90,13 @@ TOPICS = (
         "Kinds of index by recall, time and bytes, for several sizes, sessions and callers.",
         index.chapter,
     ),
-    Topic("memory", "15-memory", "What does memory cost, and what saves it?", "What settings save of it.", memory.chapter),
+    Topic(
+        "memory",
+        "15-memory",
+        "What does memory cost, and what saves it?",
+        "What settings save of resident memory.",
+        memory.chapter,
+    ),
     Topic(
         "paging",
         "09-paging",
