@@ -83,7 +83,7 @@ class Constraint(msgspec.Struct, frozen=True):
         return cls(found[1], found[2] == ">=", bound)
 
     def excess(self, figures: Mapping[str, float | None]) -> float:
-        """Return how far it is missed, 0 or less where it is kept; a figure that there is none of keeps every bound."""
+        """Return how far it is missed, 0 or less where it is kept; a figure that there is none of is not seen to miss any."""
         value = figures.get(self.figure)
         if value is None:
             return 0.0
@@ -558,7 +558,8 @@ def _excesses(task: Task, trial: Any) -> list[float]:
 def pareto(task: Task, trials: Sequence[Any]) -> list[Any]:
     """Return the trials that no other dominates: better in one objective and not seen to be worse in any.
 
-    One is better than another where their intervals do not meet; what cannot be told apart dominates nothing.
+    One is better than another where their intervals do not meet; what cannot be told apart, or has no interval for want of
+    repeats or samples, dominates nothing. What is counted, such as bytes, needs none.
     """
 
     def bounds(trial: Any, name: str) -> tuple[float, float]:
@@ -567,9 +568,15 @@ def pareto(task: Task, trials: Sequence[Any]) -> list[Any]:
         low, high = (value if ratio[end] is None else ratio[end] for end in ("low", "high"))
         return (low, high) if OBJECTIVES[name] else (1.0 / max(high, 1e-9), 1.0 / max(low, 1e-9))
 
+    def is_sure(trial: Any, name: str) -> bool:
+        return not trial.user_attrs["ratios"][name].get("note")  # which says why there is no interval
+
     def dominates(one: Any, other: Any) -> bool:
-        pairs = [(bounds(one, name), bounds(other, name)) for name in task.objectives]
-        return any(mine[1] < theirs[0] for mine, theirs in pairs) and not any(mine[0] > theirs[1] for mine, theirs in pairs)
+        pairs = {name: (bounds(one, name), bounds(other, name)) for name in task.objectives}
+        better = any(
+            mine[1] < theirs[0] and is_sure(one, name) and is_sure(other, name) for name, (mine, theirs) in pairs.items()
+        )
+        return better and not any(mine[0] > theirs[1] for mine, theirs in pairs.values())
 
     return [trial for trial in trials if not any(dominates(other, trial) for other in trials)]
 
@@ -600,6 +607,9 @@ def _verdict(task: Task, outcome: Outcome, duel: Outcome) -> str:
     missed = [constraint for constraint in task.constraints if constraint.excess(duel.figures) > 0.0]
     if missed:
         return f"the tuned settings miss {missed[0]} on held-out traffic"
+    unknown = [constraint for constraint in task.constraints if duel.figures.get(constraint.figure) is None]
+    if unknown:
+        return f"nothing tells whether the tuned settings keep {unknown[0]}: too few samples, or none"
     said = stats.verdict(duel.ratios[first], smaller_is_better=OBJECTIVES[first])
     return "better" if said == "better" else "no significant gain" if said != "too few" else "too few samples to say"
 
