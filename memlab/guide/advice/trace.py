@@ -160,13 +160,16 @@ def _cache(run: Run) -> Chapter:
             f"reach {at(run, 'cache.at_knee', '.1%±')}. {more}{own}{by(run)}",
         ]
     )
+    drawings = {"trace-cache": str(charts.to_svg(drawing))}
+    if found["at_knee"]["low"] <= 0:  # nothing is surely asked again
+        return Chapter("", text, drawings)
     rule = (
         f"Keep {at(run, 'cache.knee.max_entries', ',')} answers for this traffic; more pays little. Holds for "
         f"{at(run, 'cache.distinct_keys', ',')} keys used as in this trace: record another after the traffic has "
         f"changed{by(run)}."
     )
     settings = {"cache.max_entries": found["knee"]["max_entries"]}
-    return Chapter("", text, {"trace-cache": str(charts.to_svg(drawing))}, rule, settings)
+    return Chapter("", text, drawings, rule, settings)
 
 
 def _figure(run: Run, found: Mapping[str, Any]) -> Figure:

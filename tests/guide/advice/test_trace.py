@@ -60,6 +60,13 @@ def test_chapters_without_such_traffic_are_left_out(looked):
     assert "No other chapter" in checked(looked, {"15-memory": [silent]}).text
 
 
+def test_a_trace_that_asks_nothing_again_wants_no_cache(looked):
+    """No hit that is sure: no size to keep, nothing to copy."""
+    cache = {**looked.summary["cache"], "at_knee": {"value": 0.0, "low": 0.0, "high": 0.0}}
+    chapter = checked(msgspec.structs.replace(looked, summary={**looked.summary, "cache": cache}), {})
+    assert (chapter.rule, chapter.settings) == ("", {})
+
+
 def test_a_trace_that_does_not_say_says_why(looked):
     """Arrivals alone: no curve, no replay, nothing to copy, and the reason of each."""
     note = {"note": "it says when calls came, not what they asked"}
