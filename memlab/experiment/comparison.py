@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, cast, get_args
+from typing import Any, Literal, Self, TypeAlias, cast, get_args
 
 import msgspec
 import numpy as np
@@ -66,6 +66,12 @@ class Measurement:
             write_samples(self.closed, folder / "closed.parquet")
         (folder / "summary.json").write_text(json.dumps(self.summary, indent=1, allow_nan=False), encoding="utf-8")
 
+    def kept_in(self, folder: str | Path | None) -> Self:
+        """Write it where a folder is given, and return it."""
+        if folder is not None:
+            self.write(Path(folder))
+        return self
+
 
 def measure_point(
     point: Mapping[str, Any],
@@ -109,9 +115,7 @@ def measure_point(
         folder=None if out is None else Path(out),
         prepared=Path(point["prepared"]) if point.get("prepared") else None,
     )
-    if out is not None:
-        measured.write(Path(out))
-    return measured
+    return measured.kept_in(out)
 
 
 def corpus_of(traffic: Workload, seed: int, data: str | Path | None = None) -> Corpus:

@@ -70,10 +70,7 @@ def measure_point(
         costs, samples = run_in_own_loop(measure(counter))
     writing = [_sample_us(calls) for _ in range(repeats)]
     summary = summarise(samples, costs, writing, size=size, stall_ms=stall_ms, every_s=every_s)
-    measured = Measurement(samples, summary)
-    if out is not None:
-        measured.write(Path(out))
-    return measured
+    return Measurement(samples, summary).kept_in(out)
 
 
 async def _call_us(counter: InFlight, calls: int) -> float:

@@ -169,10 +169,7 @@ def measure_point(
         run_in_own_loop(stress.run(Path(folder) / "isolation.duckdb"))
     samples = stress.samples()
     summary = stress.summary(samples, size)
-    measured = Measurement(samples, summary)
-    if out is not None:
-        measured.write(Path(out))
-    return measured
+    return Measurement(samples, summary).kept_in(out)
 
 
 class _Stress:

@@ -77,10 +77,7 @@ def measure_point(
         found[way] = load_run.run(_with(traffic, arrivals), settings, seed=seed, progress=progress)
     samples = pl.concat([one.samples.with_columns(setting=pl.lit(way)) for way, one in found.items()], how="diagonal_relaxed")
     summary = summarise(found, clients=traffic.arrivals.clients, size=size, open_share=open_share, trace_note=note)
-    measured = Measurement(samples, summary)
-    if out is not None:
-        measured.write(Path(out))
-    return measured
+    return Measurement(samples, summary).kept_in(out)
 
 
 def _lacks(trace: str | Path | None) -> str | None:

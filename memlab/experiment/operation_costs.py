@@ -113,10 +113,7 @@ def measure_point(
         discovery=costs.discovery,
         kept_ratio=costs.kept_ratio,
     )
-    measured = Measurement(costs.samples(), summary)
-    if out is not None:
-        measured.write(Path(out))
-    return measured
+    return Measurement(costs.samples(), summary).kept_in(out)
 
 
 class _Floor(Engine):

@@ -113,10 +113,7 @@ def measure_point(
         "checks": whole["checks"],
         "trials": whole["trials"],
     }
-    measured = Measurement(pl.concat(searching.samples, how="diagonal_relaxed"), summary)
-    if out is not None:
-        measured.write(Path(out))
-    return measured
+    return Measurement(pl.concat(searching.samples, how="diagonal_relaxed"), summary).kept_in(out)
 
 
 class _Searching(FilledRun):

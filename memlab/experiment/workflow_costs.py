@@ -68,10 +68,7 @@ def measure_point(
         costs = _Costs(Filled(Path(folder), memories, seed), settings, repeats, seconds, seed)
         run_in_own_loop(costs.measure(chosen))
     summary = summarise(costs.samples(), chosen, memories=memories, size=size, repeats=repeats)
-    measured = Measurement(costs.samples(), summary)
-    if out is not None:
-        measured.write(Path(out))
-    return measured
+    return Measurement(costs.samples(), summary).kept_in(out)
 
 
 class _Costs:
