@@ -125,7 +125,10 @@ def _figures(
             rate = (len(missing) - 1) / max(float(missing[-1] - missing[0]), 1e-9)
             if rate > lane.service.capacity_per_s(rule.limit) * min(rule.in_flight, lane.processors):
                 return {"hit_ratio": hit_ratio}
-            took[~hit] = lane.play(rule, missing, seed=seed + number).response_s
+            found = lane.play(rule, missing, seed=seed + number)
+            if found.group_size.max() > lane.service.most:
+                return {"hit_ratio": hit_ratio}
+            took[~hit] = found.response_s
         else:
             took[~hit] = lane.service.of(1)
         times.append(took[play.counts])

@@ -61,6 +61,17 @@ def test_a_lane_that_cannot_keep_up_has_no_response_time():
     assert batched["p95_ms"] > 0
 
 
+def test_groups_larger_than_those_measured_have_no_response_time():
+    """A lane of which groups of one and two are known says nothing of sixteen; of calls one by one it does."""
+    known = BatchModel(ServiceTime.fit([1, 2], [0.002, 0.0021]))
+    asked = play(400, 1, 10_000)
+    large, single = table(
+        Pieces({"flat": known}, np.array([1e-4])), [asked], [Choice(None, 20.0, 1, "flat"), Choice(None, None, 1, "flat")]
+    ).to_dicts()
+    assert large["p95_ms"] is None and large["hit_ratio"] == 0.0
+    assert single["p95_ms"] is not None
+
+
 def test_intervals_are_what_predictions_missed_runs_by():
     """The largest factor, either way; a figure that no run has stays without an interval."""
     choices = [Choice(None, 0.0, 1, "flat"), Choice(20, 0.0, 1, "flat")]
