@@ -48,17 +48,13 @@ def _rule(runs: Sequence[Run], chosen: Run | None) -> str:
         return ""
     if chosen is None:
         return (
-            "Leave the defaults: none of the bounded settings was seen to take less of what the store adds at the recall that "
-            "was "
-            f"asked for. Holds for {at(runs[0], 'memories', ',')} memories{by(runs[0])}."
+            "Leave the defaults: none of the bounded settings was seen to take less of what the store adds at the "
+            f"recall that was asked for. Holds for {at(runs[0], 'memories', ',')} memories{by(runs[0])}."
         )
     return (
-        f"Where memory is short, hold vectors as {said(chosen, chosen.summary['candidate']['kind'])} and bound cache, hot "
-        "rows and "
-        f"buffers: {at(chosen, 'reduction.own_steady', '.0%±')} less of what the store adds, "
-        f"{at(chosen, 'reduction.steady', '.0%±')} less of the whole process. Holds for {at(chosen, 'memories', ',')} "
-        "memories; the "
-        "fewer there are, the more of a process is libraries, which no setting gives back. What it costs in time was not "
-        "asked here: "
-        f"measure it before copying{by(chosen)}."
+        f"Where memory is short, hold vectors as {said(chosen, chosen.summary['candidate']['kind'])} and bound "
+        f"cache, hot rows and buffers: {at(chosen, 'reduction.own_steady', '.0%±')} less of what the store adds, "
+        f"{at(chosen, 'reduction.steady', '.0%±')} less of the whole process. Holds for "
+        f"{at(chosen, 'memories', ',')} memories; the fewer there are, the more of a process is libraries, which no "
+        f"setting gives back. What it costs in time was not asked here: measure it before copying{by(chosen)}."
     )

@@ -78,13 +78,11 @@ def chapter(runs: Sequence[Run]) -> Chapter:
     chosen = _chosen(runs, found)
     text = "\n\n".join(
         [
-            f"Poisson arrivals at {_asked(runs)} calls a second, several times what is answered, without a cache. An answer "
-            "after "
-            "its deadline is of no use and counts as a failure. A call whose deadline has passed while it waited is dropped "
-            "before "
-            "anything is done for it; a group of calls that waits longer for a place in the pool than "
-            "`pool.acquire_timeout_s` is "
-            "refused at once, so that its callers know. Each row without a pool was measured in turn with the one below it.",
+            f"Poisson arrivals at {_asked(runs)} calls a second, several times what is answered, without a cache. An "
+            "answer after its deadline, *late*, is of no use. A call whose deadline has passed while it waited is "
+            "dropped before anything is done for it; a group of calls that waits longer for a place in the pool than "
+            "`pool.acquire_timeout_s` is refused at once, so that its callers know. Each row without a pool was "
+            "measured in turn with the one below it.",
             table(heads, rows, left=0),
             chart(EXPERIMENT, "Answers in time per second, with and without a pool, by deadline and wait for a place."),
             "What the engine's own counters say of the pool's side, the warm-up included:",
@@ -175,20 +173,16 @@ def _rule(runs: Sequence[Run], chosen: Mapping[str, Any]) -> str:
     deadlines = derived(runs, _span([run.parameters[_DEADLINE] for run in runs]), "")
     waits = derived(runs, _span([run.parameters[_WAIT] for run in runs]), "")
     wait = (
-        f"Wait {derived(runs, chosen[_WAIT], 'g')} s for a place at most: of the waits that were measured it brings the most "
-        "answers "
-        "in time at every deadline. "
+        f"Wait {derived(runs, chosen[_WAIT], 'g')} s for a place at most: of the waits that were measured it brings "
+        "the most answers in time at every deadline. "
         if chosen
         else "How long a place is awaited made no difference to the answers in time that held at every deadline: choose by "
-        "how soon "
-        "callers want to know. "
+        "how soon callers want to know. "
     )
     return (
-        "Give every call the deadline after which its answer is of no use: what has expired is dropped, and the time goes to "
-        "calls "
-        f"that can still be answered. {wait}Holds for deadlines of {deadlines} s and waits of {waits} s at {_asked(runs)} "
-        "calls a "
-        "second, with batching on."
+        "Give every call the deadline after which its answer is of no use: what has expired is dropped, and the "
+        f"time goes to calls that can still be answered. {wait}Holds for deadlines of {deadlines} s and waits of "
+        f"{waits} s at {_asked(runs)} calls a second, with batching on."
     )
 
 

@@ -145,15 +145,13 @@ def _cache(run: Run) -> Chapter:
         ""
         if found["own_entries"] is None
         else f"The `cache.max_entries` of {at(run, 'cache.own_entries', ',')} that the guide recommends for its own traffic "
-        "reaches "
-        f"{at(run, 'cache.own_hit_ratio', '.1%')} on this one."
+        f"reaches {at(run, 'cache.own_hit_ratio', '.1%')} on this one."
     )
     text = "\n\n".join(
         [
-            f"The hit ratio that a cache (least recently used leaves first) would have had on the trace, from an empty start, by "
-            f"stack distances over {looked}; writes in the trace make answers stale. The interval says how much it owes to "
-            "single "
-            "parts of the trace.",
+            "The hit ratio that a cache (least recently used leaves first) would have had on the trace, from an "
+            f"empty start, by stack distances over {looked}; writes in the trace make answers stale. The interval "
+            "says how much it owes to single parts of the trace.",
             table(["entries", "hit ratio", "run"], rows, left=0),
             chart("trace-cache", "Hit ratio by size of the cache, with intervals."),
             f"The smallest size within one point of the curve's knee is {at(run, 'cache.knee.max_entries', ',')} entries, which "
@@ -161,14 +159,22 @@ def _cache(run: Run) -> Chapter:
         ]
     )
     drawings = {"trace-cache": str(charts.to_svg(drawing))}
-    if found["at_knee"]["low"] <= 0:  # nothing is surely asked again
+    if not run.summary["finding"] or found["at_knee"]["low"] <= 0:  # a smoke run, or nothing is surely asked again
         return Chapter("", text, drawings)
-    rule = (
-        f"Keep {at(run, 'cache.knee.max_entries', ',')} answers for this traffic; more pays little. Holds for "
-        f"{at(run, 'cache.distinct_keys', ',')} keys used as in this trace: record another after the traffic has "
-        f"changed{by(run)}."
+    own_entries, knee = found["own_entries"], found["knee"]["max_entries"]
+    is_short = own_entries is None or own_entries < knee
+    entries = at(run, "cache.knee.max_entries", ",")
+    keep = (
+        f"Keep {entries} answers for this traffic at least; twice as many serve {at(run, 'cache.knee.doubled_hit_ratio', '.1%')}."
+        if is_short
+        else f"The {at(run, 'cache.own_entries', ',')} answers that are recommended lie beyond the knee of this trace: keep "
+        f"them, or go down to {entries} where memory is short."
     )
-    settings = {"cache.max_entries": found["knee"]["max_entries"]}
+    rule = (
+        f"{keep} Holds for {at(run, 'cache.distinct_keys', ',')} keys used as in this trace: record another after the "
+        f"traffic has changed{by(run)}."
+    )
+    settings = {"cache.max_entries": knee} if is_short else {}
     return Chapter("", text, drawings, rule, settings)
 
 
@@ -213,11 +219,10 @@ def _replay(run: Run) -> str:
         else ""
     )
     return (
-        f"The first {at(run, 'replay.duration_s', '.3g')} seconds of the trace, {at(run, 'replay.calls', ',')} calls at their "
-        "own "
-        f"moments, were sent {said(run, run.repeats)} times to the defaults and to the recommended settings, in random order, "
-        "each "
-        f"time to a fresh database with made-up content and an empty cache; equal calls stay equal.{left}{merged}{by(run)}\n\n"
+        f"The first {at(run, 'replay.duration_s', '.3g')} seconds of the trace, {at(run, 'replay.calls', ',')} calls "
+        f"at their own moments, were sent {said(run, run.repeats)} times to the defaults and to the recommended "
+        "settings, in random order, each time to a fresh database with made-up content and an empty cache; equal "
+        f"calls stay equal.{left}{merged}{by(run)}\n\n"
         + table(["", "defaults", "recommended", "recommended / defaults", "says", "run"], rows)
     )
 
@@ -248,11 +253,10 @@ def _covered(run: Run, others: Mapping[str, Sequence[Run]]) -> str:
     heads = [head for _, words, _ in _RANGES for head in (words, "yours")]
     yours = ", ".join(f"{words} {said(run, mine[name], spec)}" for name, words, spec in _RANGES if mine[name] is not None)
     return (
-        f"A rule of thumb holds in the range that it was measured in. Of this trace: {yours}{by(run)}. *Inside* says that a "
-        "chapter "
-        "speaks of such traffic; elsewhere its rule is a guess, and `memlab sweep` with the trace's own rate and mix makes it "
-        "one no "
-        "more. Chapters that send no such traffic are not in the table.\n\n" + table(["chapter", *heads], rows)
+        f"A rule of thumb holds in the range that it was measured in. Of this trace: {yours}{by(run)}. *Inside*, or a "
+        "tenth beyond, says that a chapter speaks of such traffic; elsewhere its rule is a guess, and `memlab sweep` "
+        "with the trace's own rate and mix makes it one no more. Chapters that send no such traffic are not in the "
+        "table.\n\n" + table(["chapter", *heads], rows)
     )
 
 

@@ -112,12 +112,10 @@ def chapter(runs: Sequence[Run]) -> Chapter:
     headline += f"; under overload {_listed(moved)} leave the range that they had in the sweeps." if moved else "."
     text = "\n\n".join(
         [
-            "`engine.statistics()` gives one table for each part; counts run from opening on, so look at how they change from "
-            "minute "
-            "to minute, and compare the changes. *In the sweeps* is the least and the largest value of all points of the sweeps "
-            "above, which were not overloaded; *under overload* those of the chapter on refusing. A range of a part that was "
-            "off in "
-            "all runs is not there.",
+            "`engine.statistics()` gives one table for each part; counts run from opening on, so look at how they "
+            "change from minute to minute, and compare the changes. *In the sweeps* is the least and the largest "
+            "value of all points of the sweeps above, which were not overloaded; *under overload* those of the "
+            "chapter on refusing. A range of a part that was off in all runs is not there.",
             table(heads, rows, left=5),
         ]
     )
@@ -160,8 +158,7 @@ def _rule(runs: Sequence[Run]) -> str:
         return ""
     low, high = (format(end(run.summary["offered_per_s"] for run in runs), ",.0f") for end in (min, max))
     return (
-        "Watch failures, the hit ratio, the mean size of batches and the wait for a place; act when one leaves the range that "
-        "it had "
-        "in the sweeps, and measure again when the traffic has changed. The ranges hold for this host at "
-        f"{derived(runs, low if low == high else f'{low} to {high}', '')} calls a second of the mixes above."
+        "Watch failures, the hit ratio, the mean size of batches and the wait for a place; act when one leaves the "
+        "range that it had in the sweeps, and measure again when the traffic has changed. The ranges hold for this "
+        f"host at {derived(runs, low if low == high else f'{low} to {high}', '')} calls a second of the mixes above."
     )

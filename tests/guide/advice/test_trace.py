@@ -37,12 +37,27 @@ def sent(rate_per_s):
 def test_it_answers_for_the_trace(looked):
     """Traffic, curve with its size to copy, replay and coverage, every number with its run."""
     chapter = checked(looked, {"01-cache-size": [sent(10.0)]})
-    assert chapter.settings == {"cache.max_entries": looked.summary["cache"]["knee"]["max_entries"]}
     assert set(chapter.drawings) == {"trace-traffic", "trace-cache"}
     text = plain(chapter.text)
     for words in ("calls a second", "stack distances", "in random order", "Which chapters cover it"):
         assert words in text
     assert "too briefly" in plain(chapter.headline)
+
+
+@pytest.mark.parametrize(("own", "is_to_copy"), [(1, True), (None, True), (4_096, False)])
+def test_a_cache_is_never_made_smaller(looked, own, is_to_copy):
+    """The size at the knee is to copy where the recommended cache is smaller, or off; a larger one stays."""
+    cache = {**looked.summary["cache"], "own_entries": own, "own_hit_ratio": 0.5}
+    run = msgspec.structs.replace(looked, summary={**looked.summary, "finding": True, "cache": cache})
+    chapter = checked(run, {})
+    assert chapter.settings == ({"cache.max_entries": cache["knee"]["max_entries"]} if is_to_copy else {})
+    assert ("beyond the knee" in plain(chapter.rule)) != is_to_copy
+
+
+def test_a_smoke_run_has_nothing_to_copy(looked):
+    """It proves that it runs: neither rule nor settings."""
+    chapter = checked(looked, {})
+    assert (chapter.rule, chapter.settings) == ("", {})
 
 
 @pytest.mark.parametrize(("rate", "place"), [(10.0, "inside"), (2.0, "above"), (300.0, "below")])
@@ -63,7 +78,7 @@ def test_chapters_without_such_traffic_are_left_out(looked):
 def test_a_trace_that_asks_nothing_again_wants_no_cache(looked):
     """No hit that is sure: no size to keep, nothing to copy."""
     cache = {**looked.summary["cache"], "at_knee": {"value": 0.0, "low": 0.0, "high": 0.0}}
-    chapter = checked(msgspec.structs.replace(looked, summary={**looked.summary, "cache": cache}), {})
+    chapter = checked(msgspec.structs.replace(looked, summary={**looked.summary, "finding": True, "cache": cache}), {})
     assert (chapter.rule, chapter.settings) == ("", {})
 
 
