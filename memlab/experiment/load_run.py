@@ -34,6 +34,7 @@ from memlab.operations.registry import Operation, lookup, operations
 from memlab.settings import Settings
 from memlab.storage.records import LAYER_OF
 from memlab.workload import spec
+from memlab.workload.arrivals import Offsets
 from memlab.workload.corpus import Corpus
 from memlab.workload.mix import Call, Loaded, Mix, examples_of
 from memlab.workload.recording import TraceRecorder
@@ -307,9 +308,13 @@ class LoadRun(FilledRun):
     ) -> None:
         super().__init__(traffic, settings, seed, progress, recorder)
         self.samples = pl.DataFrame()
-        self._due_s = self.traffic.due(self.seed)
+        self._due_s = self.due()
         self._recorder = Recorder()
         self._failed = 0
+
+    def due(self) -> Offsets | None:
+        """Return when each call is due, from the beginning of the warm-up; None for a closed loop."""
+        return self.traffic.due(self.seed)
 
     async def measure(self, engine: Engine, mix: Mix, oracle: Oracle, counter: InFlight) -> dict[str, Any]:
         """Send the traffic and return its figures."""
