@@ -1,8 +1,8 @@
 """What measured groups and lanes say: how far the model is off, who wins the race, and where batching keeps what was asked of it.
 
-Repeats of a busy host differ more than calls of one repeat do, so nothing is pooled over them: the groups of each repeat make a
-model of their own, and a figure is the median over repeats, measured as well as predicted. How far the measurement itself is off
-is told the same way, by half of the repeats against the other half: no model can be held to less.
+Repeats of a busy host differ more than calls of one repeat do: the groups of each repeat make a model of their own. A measured
+percentile is that of the calls of all repeats together, a predicted one that of the plays of all models together. How far the
+measurement itself is off is told by half of the repeats against the other half: no model can be held to less.
 """
 
 from __future__ import annotations
@@ -10,15 +10,17 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from memlab.errors import MemlabError
 from memlab.measure import stats
-from memlab.predict.group_commit import BatchModel, Checked, Rule, ServiceTime
+from memlab.predict.group_commit import BatchModel, Checked, Prediction, Rule, ServiceTime
 from memlab.workload import arrivals
 
 Floats = npt.NDArray[np.float64]
@@ -32,13 +34,13 @@ CALLS_SAVED, LATENCY_CUT, SPEED_UP = 0.9, (0.5, 0.7), (5.0, 8.0)
 MODEL_ERROR = 0.2
 """How far the models may be off in p95, at the median of all lanes."""
 
-_FEWEST = {"p50": 20, "p95": 200}  # samples
 _Q = {"p50": 0.5, "p95": 0.95}
 _FEWEST_SIZES = 2  # that a line can be laid through
 _FEWEST_GROUPS = 3  # of a size: clients that fell out of step travel in other sizes, and the few of this one met a stall
 _SPLITS = 40
 _PLAYED = 1_000  # calls of a lane that is played at a rate that nobody measured
 _FINDING = 5  # repeats
+_FEWEST_REPEATS = 2  # that one can be judged by what the other chose
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,22 +113,20 @@ def fit_groups(groups: pl.DataFrame) -> ServiceTime:
 def beside_measured(measured: Measured) -> pl.DataFrame:
     """Return every lane with what the models say of its arrivals.
 
-    Percentiles are medians over repeats, or over as many in a row as have enough calls for one.
+    Percentiles are those of the calls of all repeats together, with intervals by order statistics.
 
     Returns:
-        rule, share, rate_per_s, samples, failed, p50_ms and p95_ms (null where there are too few samples), predicted_p50_ms,
-        predicted_p95_ms, error_p50 and error_p95 (absolute, relative to what was measured), spread_p50 and spread_p95 (of half of
-        the repeats against the others, likewise; null where they have too few samples), mean_group, predicted_mean_group,
-        calls_saved, predicted_calls_saved.
+        rule, share, rate_per_s, samples, failed, p50_ms and p95_ms, their ends p50_low_ms, p50_high_ms, p95_low_ms, p95_high_ms
+        (null where there are too few samples), predicted_p50_ms, predicted_p95_ms, error_p50 and error_p95 (absolute, relative to
+        what was measured), spread_p50 and spread_p95 (of half of the repeats against the others, likewise; null where they have
+        too few samples), mean_group, predicted_mean_group, calls_saved, predicted_calls_saved. Nothing is predicted, and all
+        that follows from it null, where groups outgrow those that were measured.
     """
     models = [dataclasses.replace(model, checked=None) for model in measured.models()]  # this is the check
     rows = []
     for (name, share, rate), part in measured.calls.group_by(["rule", "share", "rate_per_s"], maintain_order=True):
         rule = measured.rules[str(name)]
         lanes = [lane for _, lane in part.group_by(["repeat"], maintain_order=True)]
-        kept = [~lane["warm_up"].to_numpy() for lane in lanes]
-        # Every repeat's arrivals under every repeat's model; [model][repeat].
-        plays = [[_play(model, rule, lane["due_s"].to_numpy(), seed) for seed, lane in enumerate(lanes)] for model in models]
         counted = part.filter(~pl.col("warm_up"))
         row: dict[str, Any] = {
             "rule": name,
@@ -136,29 +136,58 @@ def beside_measured(measured: Measured) -> pl.DataFrame:
             "failed": int((part["outcome"] != "ok").sum()),
         }
         seen = [lane.filter(~pl.col("warm_up") & (pl.col("outcome") == "ok"))["response_ms"].to_numpy() for lane in lanes]
-        told = [[response_s[keep] * 1e3 for (response_s, _), keep in zip(of, kept, strict=True)] for of in plays]
+        told = _predicted(_knowing(models, rule), rule, lanes)
         for label, q in _Q.items():
-            blocks = _blocks([len(one) for one in seen], _FEWEST[label])
-            known = _percentiles(seen, blocks, q)
-            said = [value for of in told for value in _percentiles(of, blocks or [range(len(of))], q)]
+            found = stats.percentile(np.concatenate(seen), q)
+            said = float(np.quantile(told[0], q)) if told is not None else None
             row |= {
-                f"{label}_ms": float(np.median(known)) if known else None,
-                f"predicted_{label}_ms": float(np.median(said)),
-                f"spread_{label}": _spread(known),
+                **_ends(label, found),
+                f"predicted_{label}_ms": said,
+                f"spread_{label}": _spread(seen, q),
+                f"error_{label}": abs(said / found.value - 1) if said is not None and found.value is not None else None,
             }
-            row[f"error_{label}"] = abs(row[f"predicted_{label}_ms"] / row[f"{label}_ms"] - 1) if known else None
-        sizes = [group_size[keep] for of in plays for (_, group_size), keep in zip(of, kept, strict=True)]
         row |= {
             "mean_group": float(np.mean(counted["batch_size"].to_numpy())),
-            "predicted_mean_group": float(np.mean(np.concatenate(sizes))),
-            "calls_saved": 1 - float((1 / counted["batch_size"]).mean() or 1.0),  # type: ignore[arg-type]
-            "predicted_calls_saved": 1 - float(np.mean(1 / np.concatenate(sizes))),
+            "predicted_mean_group": float(np.mean(told[1])) if told is not None else None,
+            "calls_saved": _calls_saved(counted),
+            "predicted_calls_saved": 1 - float(np.mean(1 / told[1])) if told is not None else None,
         }
         rows.append(row)
-    nullable = [f"{kind}{label}{unit}" for label in _Q for kind, unit in (("", "_ms"), ("error_", ""), ("spread_", ""))]
-    return pl.DataFrame(rows, infer_schema_length=None, schema_overrides=dict.fromkeys(nullable, pl.Float64)).sort(
+    names = [f"{kind}{label}{unit}" for label in _Q for kind, unit in (("", "_ms"), ("error_", ""), ("spread_", ""))]
+    names += [f"{label}_{end}_ms" for label in _Q for end in ("low", "high")]
+    names += [f"predicted_{name}" for name in ("p50_ms", "p95_ms", "mean_group", "calls_saved")]
+    return pl.DataFrame(rows, infer_schema_length=None, schema_overrides=dict.fromkeys(names, pl.Float64)).sort(
         "rate_per_s", "rule"
     )
+
+
+def _ends(label: str, found: stats.Interval) -> dict[str, float | None]:
+    return {f"{label}_ms": found.value, f"{label}_low_ms": found.low, f"{label}_high_ms": found.high}
+
+
+def _calls_saved(calls: pl.DataFrame) -> float:
+    return 1 - float(np.mean(1 / calls["batch_size"].to_numpy()))
+
+
+def _knowing(models: Sequence[BatchModel], rule: Rule) -> Sequence[BatchModel]:
+    """Return the models that know groups as large as a rule may send; all where there is none."""
+    return [model for model in models if model.service.most >= rule.limit] or models
+
+
+def _predicted(models: Sequence[BatchModel], rule: Rule, lanes: Sequence[pl.DataFrame]) -> tuple[Floats, Ints] | None:
+    """Return response times, in ms, and group sizes of every repeat's arrivals under every model, warm-up left out.
+
+    None where groups outgrow those that were measured.
+    """
+    response_ms, group_size = [], []
+    for model, (seed, lane) in itertools.product(models, enumerate(lanes)):
+        took_s, sizes = _play(model, rule, lane["due_s"].to_numpy(), seed)
+        if sizes.max() > model.service.most:
+            return None
+        counts = ~lane["warm_up"].to_numpy()
+        response_ms.append(took_s[counts] * 1e3)
+        group_size.append(sizes[counts])
+    return np.concatenate(response_ms), np.concatenate(group_size)
 
 
 def _play(model: BatchModel, rule: Rule, at_s: Floats, seed: int) -> tuple[Floats, Ints]:
@@ -175,85 +204,136 @@ def _play(model: BatchModel, rule: Rule, at_s: Floats, seed: int) -> tuple[Float
     return found.response_s[len(at_s) :], found.group_size[len(at_s) :]
 
 
-def _blocks(counts: Sequence[int], fewest: int) -> list[range]:
-    """Return runs of repeats that have so many samples each; empty where all together have fewer."""
-    found: list[range] = []
-    start = 0
-    for end in range(1, len(counts) + 1):
-        if sum(counts[start:end]) >= fewest:
-            found.append(range(start, end))
-            start = end
-    if found and start < len(counts):
-        found[-1] = range(found[-1].start, len(counts))
-    return found
+def _spread(repeats: Sequence[Floats], q: float) -> float | None:
+    """Return by how much a percentile differs from half to half of the repeats, relative to the smaller one.
 
-
-def _percentiles(repeats: Sequence[Floats], blocks: Sequence[range], q: float) -> list[float]:
-    return [float(np.quantile(np.concatenate([repeats[one] for one in block]), q)) for block in blocks]
-
-
-def _spread(values: Sequence[float]) -> float | None:
-    """Return by how much the medians of two halves differ, relative to the smaller, at the median of ways to halve them."""
-    half = len(values) // 2
-    if not half:
-        return None
-    every = set(range(len(values)))
+    The median of ways to halve them; None where a half has too few samples.
+    """
+    every = set(range(len(repeats)))
     off = []
-    for chosen in itertools.islice(itertools.combinations(range(len(values)), half), _SPLITS):
-        one, other = (float(np.median([values[place] for place in side])) for side in (chosen, sorted(every - {*chosen})))
-        off.append(max(one, other) / min(one, other) - 1)
-    return float(np.median(off))
+    for chosen in itertools.islice(
+        itertools.combinations(range(len(repeats)), len(repeats) // 2), _SPLITS if len(every) > 1 else 0
+    ):
+        one, other = (
+            stats.percentile(np.concatenate([repeats[place] for place in side]), q).value
+            for side in (chosen, sorted(every - {*chosen}))
+        )
+        if one is not None and other is not None:
+            off.append(max(one, other) / min(one, other) - 1)
+    return float(np.median(off)) if off else None
 
 
 # --- the race --------------------------------------------------------------------------------------------------------
 
 
+Calls = Mapping[int, pl.DataFrame]
+"""Answered calls of a lane by repeat, warm-up left out."""
+
+
 def race(measured: Measured, compared: pl.DataFrame) -> list[dict[str, Any]]:
     """Return by rate the window that follows an objective, the best fixed one, and the best lane that sends at once when idle.
 
+    Which one is best is chosen for each repeat by all others, so that no rule is judged by the calls that chose it.
+
     Returns:
-        a table for each rate: share, rate_per_s, and `aimd`, `fixed`, `adaptive`, each with rule, p95_ms, calls_saved and keeps
-        (the objective); fixed and adaptive are the best by p95. `keeping`: the fixed window that saves most calls of those that
-        keep the objective, or None. `ratio`, `ratio_adaptive`: p95 of aimd and of adaptive over that of fixed, with intervals
-        over repeats. Rates at which one of them has no p95 are left out.
+        a table for each rate: share, rate_per_s, and `aimd`, `fixed`, `adaptive`, each with rule (the one that was chosen most
+        often), chosen (in so many repeats), repeats, p95_ms with p95_low_ms and p95_high_ms, calls_saved and keeps (the
+        objective); fixed and adaptive are the best by p95. `keeping`: the same of the fixed window that saves most calls of those
+        that keep the objective; None where the repeats that choose have none. `ratio`, `ratio_adaptive`: p95 of aimd and of
+        adaptive over that of fixed; `ratio_calls`: calls into storage of aimd over those of keeping, or None; with intervals over
+        repeats, paired. Rates at which one of them has no p95, or a single repeat, are left out.
     """
     found = []
     for (rate,), lanes in compared.filter(pl.col("p95_ms").is_not_null()).group_by(["rate_per_s"], maintain_order=True):
-        rows = [
-            {**{key: row[key] for key in ("rule", "p95_ms", "calls_saved")}, "keeps": row["p95_ms"] <= measured.objective_ms}
-            for row in lanes.sort("p95_ms").to_dicts()
-        ]
-        best = {kind: next((row for row in rows if row["rule"].startswith(kind)), None) for kind in (AIMD, FIXED, ADAPTIVE)}
-        aimd, fixed, adaptive = best.values()
+        of = _by_repeat(measured, rate)
+        kinds = {kind: {name: of[name] for name in lanes["rule"] if name.startswith(kind)} for kind in (AIMD, FIXED, ADAPTIVE)}
+        repeats = sorted(set.intersection(*(set(calls) for named in kinds.values() for calls in named.values())))
+        if len(repeats) < _FEWEST_REPEATS or not all(kinds.values()):
+            continue
+        aimd, fixed, adaptive = (_chosen(named, repeats, _p95) for named in kinds.values())
         if aimd is None or fixed is None or adaptive is None:
             continue
-        keeping = [row for row in rows if row["rule"].startswith(FIXED) and row["keeps"]]
+        keeping = _chosen(kinds[FIXED], repeats, lambda calls: _calls_if_kept(calls, measured.objective_ms))
         found.append(
             {
                 "share": lanes["share"][0],
                 "rate_per_s": rate,
-                "aimd": aimd,
-                "fixed": fixed,
-                "adaptive": adaptive,
-                "keeping": max(keeping, key=lambda row: row["calls_saved"], default=None),
-                "ratio": _ratio(measured, rate, fixed["rule"], aimd["rule"]),
-                "ratio_adaptive": _ratio(measured, rate, fixed["rule"], adaptive["rule"]),
+                "aimd": aimd.told(measured.objective_ms),
+                "fixed": fixed.told(measured.objective_ms),
+                "adaptive": adaptive.told(measured.objective_ms),
+                "keeping": keeping.told(measured.objective_ms) if keeping is not None else None,
+                "ratio": _ratio(fixed.calls, aimd.calls, 0.95),
+                "ratio_adaptive": _ratio(fixed.calls, adaptive.calls, 0.95),
+                "ratio_calls": _calls_ratio(keeping.calls, aimd.calls) if keeping is not None else None,
             }
         )
     return found
 
 
-def _ratio(measured: Measured, rate: Any, reference: str, candidate: str, q: float = 0.95) -> dict[str, Any]:
-    lanes = measured.calls.filter((pl.col("rate_per_s") == rate) & ~pl.col("warm_up") & (pl.col("outcome") == "ok"))
-    sides = [
-        [
-            part["response_ms"].to_numpy()
-            for _, part in lanes.filter(pl.col("rule") == name).group_by(["repeat"], maintain_order=True)
-        ]
-        for name in (reference, candidate)
-    ]
-    both = min(map(len, sides))
-    return stats.ratio(sides[0][:both], sides[1][:both], q).to_dict()
+@dataclasses.dataclass(frozen=True)
+class _Racer:
+    """The best rule of a kind: names and calls by repeat, each of the rule that the other repeats chose."""
+
+    names: Sequence[str]
+    calls: Calls
+
+    def told(self, objective_ms: float) -> dict[str, Any]:
+        (rule, chosen), *_ = Counter(self.names).most_common()
+        every = pl.concat(self.calls.values())
+        p95 = stats.percentile(every["response_ms"].to_numpy(), 0.95)
+        return {
+            "rule": rule,
+            "chosen": chosen,
+            "repeats": len(self.names),
+            **_ends("p95", p95),
+            "calls_saved": _calls_saved(every),
+            "keeps": p95.value is not None and p95.value <= objective_ms,
+        }
+
+
+def _chosen(lanes: Mapping[str, Calls], repeats: Sequence[int], cost: Callable[[pl.DataFrame], float]) -> _Racer | None:
+    """Return for each repeat the rule that costs least in all others; None where a repeat finds none of finite cost there."""
+    names = []
+    for repeat in repeats:
+        costs = {name: cost(pl.concat([calls[one] for one in repeats if one != repeat])) for name, calls in lanes.items()}
+        best = min(costs, key=costs.__getitem__)
+        if costs[best] == math.inf:
+            return None
+        names.append(best)
+    return _Racer(names, {repeat: lanes[name][repeat] for repeat, name in zip(repeats, names, strict=True)})
+
+
+def _p95(calls: pl.DataFrame) -> float:
+    value = stats.percentile(calls["response_ms"].to_numpy(), 0.95).value
+    return math.inf if value is None else value
+
+
+def _calls_if_kept(calls: pl.DataFrame, objective_ms: float) -> float:
+    """Return calls into storage for each call, infinite where the objective is not kept."""
+    return 1 - _calls_saved(calls) if _p95(calls) <= objective_ms else math.inf
+
+
+def _by_repeat(measured: Measured, rate: Any) -> dict[str, dict[int, pl.DataFrame]]:
+    """Return the answered calls at a rate by rule and repeat: response_ms and batch_size."""
+    calls = measured.calls.filter((pl.col("rate_per_s") == rate) & ~pl.col("warm_up") & (pl.col("outcome") == "ok"))
+    of: dict[str, dict[int, pl.DataFrame]] = {}
+    for (rule, repeat), part in calls.group_by(["rule", "repeat"], maintain_order=True):
+        of.setdefault(str(rule), {})[int(str(repeat))] = part.select("response_ms", "batch_size")
+    return of
+
+
+def _ratio(reference: Calls, candidate: Calls, q: float) -> dict[str, Any]:
+    """Return a percentile of the candidate's calls over that of the reference's, in the repeats that both have."""
+    both = sorted(reference.keys() & candidate.keys())
+    below, above = ([side[repeat]["response_ms"].to_numpy() for repeat in both] for side in (reference, candidate))
+    return stats.ratio(below, above, q).to_dict()
+
+
+def _calls_ratio(reference: Calls, candidate: Calls) -> dict[str, Any]:
+    """Return calls into storage for each call of the candidate over those of the reference, in the repeats that both have."""
+    both = sorted(reference.keys() & candidate.keys())
+    below, above = ([1 / side[repeat]["batch_size"].to_numpy() for repeat in both] for side in (reference, candidate))
+    return stats.ratio(below, above, "mean").to_dict()
 
 
 # --- what was asked for ----------------------------------------------------------------------------------------------
@@ -266,11 +346,13 @@ def asked_for(models: Sequence[BatchModel], rule: Rule, *, steps: int = 10, seed
         calls_saved_from: lowest rate at which 90 % of the calls into storage are saved, None where none in range does it;
         latency_cut_from: lowest rate at which p95 is at most half of that without batching, None likewise; only_delays_below:
         the highest rate up to which p50 is above that without batching, None where it never is; alone_per_s: what calls alone can
-        do, beyond which there is no p95 without batching.
+        do, beyond which there is no p95 without batching; untold_from: the rate from which on groups outgrow those that were
+        measured, so that nothing is said, None where they never do.
     """
+    models = _knowing(models, rule)
     free = [dataclasses.replace(model, checked=None) for model in models]
     alone = float(np.median([model.service.capacity_per_s(1) * model.processors for model in models]))
-    batched = float(np.median([model.service.capacity_per_s(rule.limit) for model in models]))
+    batched = float(np.median([model.service.capacity_per_s(min(rule.limit, model.service.most)) for model in models]))
     checked = models[0].checked
     low, high = checked.rate_per_s if checked is not None else (0.1 * alone, 0.9 * batched)
     found: dict[str, Any] = {
@@ -278,21 +360,35 @@ def asked_for(models: Sequence[BatchModel], rule: Rule, *, steps: int = 10, seed
         "calls_saved_from": None,
         "latency_cut_from": None,
         "only_delays_below": None,
+        "untold_from": None,
     }
     for rate in np.geomspace(low, max(low, min(high, 0.95 * batched)), steps).tolist():
         at_s = arrivals.poisson(rate, _PLAYED / rate, seed)
-        told = [model.predict(rule, at_s, seed=seed) for model in free]
+        told = _told(free, rule, at_s, seed)
+        if told is None:
+            found["untold_from"] = rate
+            break
         if np.median([one.calls_saved for one in told]) >= CALLS_SAVED and found["calls_saved_from"] is None:
             found["calls_saved_from"] = rate
         if rate >= alone:
             continue  # without batching the queue only grows
-        without = [model.predict(Rule(0.0, 1, in_flight=rule.in_flight), at_s, seed=seed) for model in free]
+        without = [model.predict(Rule(0.0, 1, in_flight=rule.in_flight), at_s, seed=seed) for model in free]  # groups of one
         cut = 1 - _median_of(told, "p95_ms") / _median_of(without, "p95_ms")
         if cut >= LATENCY_CUT[0] and found["latency_cut_from"] is None:
             found["latency_cut_from"] = rate
         if _median_of(told, "p50_ms") > _median_of(without, "p50_ms"):
             found["only_delays_below"] = rate
     return found
+
+
+def _told(models: Sequence[BatchModel], rule: Rule, at_s: Floats, seed: int) -> list[Prediction] | None:
+    """Return what each model predicts; None where groups of one of them outgrow those that were measured."""
+    try:
+        return [model.predict(rule, at_s, seed=seed) for model in models]
+    except MemlabError as error:
+        if error.reason != "range":
+            raise
+        return None
 
 
 def _median_of(told: Sequence[Any], name: str) -> float:
@@ -304,21 +400,21 @@ def promises(measured: Measured, compared: pl.DataFrame, asked: Mapping[str, Any
 
     Returns:
         `rates`: a table for each measured rate of the rule: share, rate_per_s, calls_saved, predicted_calls_saved; and where
-        calls alone keep up: p95_over_none and p50_over_none, ratios with intervals over repeats, and both as `predicted_…`.
+        calls alone keep up: p95_over_none and p50_over_none, ratios paired by repeat with intervals, and both as `predicted_…`.
         `nearest`: for each figure of *asked* that is a rate, the measured rate next to it and what was measured there.
     """
     lanes = {(row["rule"], row["rate_per_s"]): row for row in compared.to_dicts()}
-    rates = []
+    rates: list[dict[str, Any]] = []
     for row in compared.filter(pl.col("rule") == rule).sort("rate_per_s").to_dicts():
         rate = row["rate_per_s"]
         none = lanes.get((NONE, rate))
+        of = _by_repeat(measured, rate)
         one = {key: row[key] for key in ("share", "rate_per_s", "calls_saved", "predicted_calls_saved")}
         for label, q in _Q.items():
             known = none is not None and none[f"{label}_ms"] is not None and row[f"{label}_ms"] is not None
-            one[f"{label}_over_none"] = _ratio(measured, rate, NONE, rule, q) if known else None
-            one[f"predicted_{label}_over_none"] = (
-                row[f"predicted_{label}_ms"] / none[f"predicted_{label}_ms"] if none is not None else None
-            )
+            one[f"{label}_over_none"] = _ratio(of[NONE], of[rule], q) if known else None
+            said = row[f"predicted_{label}_ms"], none and none[f"predicted_{label}_ms"]
+            one[f"predicted_{label}_over_none"] = said[0] / said[1] if None not in said else None
         rates.append(one)
     figure = {"calls_saved_from": "calls_saved", "latency_cut_from": "p95_over_none", "only_delays_below": "p50_over_none"}
     nearest: dict[str, dict[str, Any] | None] = {}
@@ -358,7 +454,7 @@ def summarise(measured: Measured, compared: pl.DataFrame, *, size: str, memories
         `groups` by size: flow_ms and rested_ms (medians; after the longest pause), speed_up (calls a second over one call after
         the other), speed_up_at_once (over as many at once as the pool lets), batch_cut (what a batch takes less than its calls
         one after the other). `race`. `asked` by rule: what the models say, with `rates` and `nearest` of `promises`.
-        `race_verdict`; and `verdict`: better where the models tell p95 as closely as was asked for.
+        `verdict`: better where the models tell p95 as closely as was asked for.
     """
     repeats = measured.calls["repeat"].n_unique()
     may_find = size != "smoke" and repeats >= _FINDING
@@ -396,7 +492,6 @@ def summarise(measured: Measured, compared: pl.DataFrame, *, size: str, memories
         "groups": groups,
         "race": raced,
         "asked": asked,
-        "race_verdict": held or _race_verdict(raced),
         "verdict": held or ("better" if close else "no difference seen"),
     }
 
@@ -422,15 +517,3 @@ def _representative(rules: Mapping[str, Rule], kind: str) -> str:
     named = sorted((name for name in rules if name.startswith(kind)), key=lambda name: (rules[name].limit, rules[name].window_ms))
     largest = [name for name in named if rules[name].limit == rules[named[-1]].limit]
     return largest[0] if kind == ADAPTIVE else largest[len(largest) // 2]
-
-
-def _race_verdict(raced: Sequence[Mapping[str, Any]]) -> str:
-    """Return what the ratios of the window that follows an objective to the best fixed one say together."""
-    if not raced:
-        return "too few"
-    said = {stats.verdict(_interval(one["ratio"]), smaller_is_better=True) for one in raced}
-    return "worse" if "worse" in said else "better" if "better" in said else "no difference seen"
-
-
-def _interval(found: Mapping[str, Any]) -> stats.Interval:
-    return stats.Interval(**found)

@@ -274,9 +274,11 @@ class BatchModel:
             at_s: when calls come; seconds, ascending, two or more.
             seed: of how uneven the groups are.
         Raises:
-            MemlabError: VALIDATION `range`: outside of what the model was checked on, or its groups outgrow those measured.
+            MemlabError: VALIDATION `range`: outside of what the model was checked on; or groups outgrow those that were measured,
+                whether or not it was checked.
         """
         found = self.play(rule, at_s, seed=seed)
+        self._refuse_outgrown(found)
         return Prediction(
             len(at_s) / (found.end_s - float(at_s[0])),
             float(np.quantile(found.response_s, 0.5)) * 1e3,
@@ -286,7 +288,11 @@ class BatchModel:
         )
 
     def play(self, rule: Rule, at_s: Floats, *, seed: int = 0) -> Simulated:
-        """Return what would become of every arrival; arguments and errors as for `predict`."""
+        """Return what would become of every arrival; arguments as for `predict`.
+
+        A model that was checked raises as `predict` does. One that was not plays whatever it is given: whoever holds it against
+        measurements asks whether a group is larger than `service.most`, where the line through the others goes on.
+        """
         rate = (len(at_s) - 1) / max(float(at_s[-1] - at_s[0]), 1e-9)
         self._check(rule, rate, len(at_s))
         chance = np.random.default_rng(seed)
@@ -301,10 +307,14 @@ class BatchModel:
             return woken[min(woken, key=lambda pause_s: abs(math.log(pause_s / min(idle_s, _LONGEST_S))))](size)
 
         found = simulate(at_s, rule, service_s, processors=self.processors)
-        largest = int(found.group_size.max())
-        if self.checked is not None and largest > self.service.most:
-            raise _outside(f"groups of {largest} calls", f"groups of at most {self.service.most} were measured")
+        if self.checked is not None:
+            self._refuse_outgrown(found)
         return found
+
+    def _refuse_outgrown(self, found: Simulated) -> None:
+        largest = int(found.group_size.max())
+        if largest > self.service.most:
+            raise _outside(f"groups of {largest} calls", f"groups of at most {self.service.most} were measured")
 
     def _check(self, rule: Rule, rate: float, calls: int) -> None:
         if self.checked is None:

@@ -66,7 +66,7 @@ def test_a_point_of_writes_keeps_what_it_measured(tmp_path):
     workload = traffic("episodic.remember").to_dict()
     point = batching.measure_point({}, workload=workload, repeats=1, shares=(0.6,), duration_s=0.1, out=tmp_path)
     assert json.loads((tmp_path / "summary.json").read_text())["operation"] == "episodic.remember"
-    assert point.summary["verdict"] == point.summary["race_verdict"] == "smoke" and not point.summary["finding"]
+    assert point.summary["verdict"] == "smoke" and not point.summary["finding"]
     assert point.summary["failed"] == 0
     assert {rule.in_flight for rule in point.measured.rules.values()} == {1}
     assert not len(point.measured.alone)

@@ -148,6 +148,15 @@ def test_it_refuses_what_it_was_not_checked_on():
         assert caught.value.reason == "range"
 
 
+def test_groups_larger_than_those_measured_have_no_prediction_unchecked_either():
+    """A model that was held against nothing plays them, for whoever compares; a prediction it refuses."""
+    model = BatchModel(ServiceTime.fit([1, 8], [0.001, 0.002]))
+    at_s = np.concatenate([[0.0], np.full(20, 0.0005), [0.5]])
+    assert model.play(Rule(0.0, 64), at_s).group_size.max() == 20
+    with pytest.raises(MemlabError, match="groups of 20 calls: groups of at most 8 were measured"):
+        model.predict(Rule(0.0, 64), at_s)
+
+
 def test_a_lane_that_rested_is_woken():
     """By hand: the first call and the one after a pause take three, what comes in between takes one."""
     found = simulate(np.array([0.0, 0.5, 9.0]), Rule(0.0, 8), lambda size, idle_s: 3.0 if idle_s > 1e-3 else 1.0)

@@ -13,8 +13,8 @@ from memlab.experiment.batching_summary import CALLS_SAVED, LATENCY_CUT, MODEL_E
 from memlab.experiment.results import Run
 from memlab.guide.chapter import ENDS, Chapter, at, by, cells, chart, ends, said
 from memlab.guide.figures import Figure, mark, name_run
+from memlab.guide.findings import judge
 from memlab.guide.tables import table
-from memlab.measure import stats
 
 _ASKED = (
     ("calls_saved_from", "calls_saved", f"{CALLS_SAVED:.0%} of the calls into storage saved, from"),
@@ -46,8 +46,10 @@ def chapter(runs: Sequence[Run]) -> Chapter:
             ),
             chart("batching-delay", delays) if "batching-delay" in drawings else "No rate has figures both with and without.",
             "### The race",
-            "The best of each kind by p95, at each rate; a fixed window is chosen afterwards here, which a service cannot do. "
-            "*Keeps* says whether p95 was within the objective.",
+            "At each rate, the best of each kind by p95. Each repeat is given the one that all others choose, so that none is "
+            "judged by the calls that chose it; the one named was chosen most often, and how often stands beside it. A p95 is "
+            "that of the calls of all repeats, a ratio that of two p95 in its row, with an interval over repeats, paired. *AIMD "
+            "keeps* says whether its p95 was within the objective.",
             table(_RACE, [row for run in runs for row in _race(run)], left=2),
             "### What can be told beforehand",
             _model(runs),
@@ -74,7 +76,8 @@ _RACE = [
     "calls/s",
     "p95 (ms)",
     "AIMD p95 (ms)",
-    "keeps",
+    "adaptive p95 (ms)",
+    "AIMD keeps",
     "calls saved",
     "AIMD saves",
     "AIMD / fixed",
@@ -133,11 +136,15 @@ def _asked(runs: Sequence[Run]) -> Iterator[list[str]]:
                     _operation(run),
                     said(run, one["rule"]),
                     said(run, what),
-                    "nowhere" if one[name] is None else at(run, f"asked.{kind}.{name}", ",.0f"),
+                    _nowhere(run, one["untold_from"]) if one[name] is None else at(run, f"asked.{kind}.{name}", ",.0f"),
                     "–" if near is None else at(run, f"{prefix}.rate_per_s", ",.0f"),
                     "–" if near is None else at(run, f"{prefix}.{figure}", ".0%" if figure == "calls_saved" else ".2f±"),
                     name_run(run.id),
                 ]
+
+
+def _nowhere(run: Run, untold_from: float | None) -> str:
+    return "nowhere" if untold_from is None else f"nowhere below {said(run, untold_from, ',.0f')}; groups outgrow those measured"
 
 
 def _race(run: Run) -> Iterator[list[str]]:
@@ -145,10 +152,9 @@ def _race(run: Run) -> Iterator[list[str]]:
         aimd, fixed = one["aimd"], one["fixed"]
         yield [
             _operation(run),
-            said(run, fixed["rule"]),
+            f"{said(run, fixed['rule'])} ({said(run, fixed['chosen'])} of {said(run, fixed['repeats'])})",
             said(run, one["rate_per_s"], ",.0f"),
-            said(run, fixed["p95_ms"], ".3g"),
-            said(run, aimd["p95_ms"], ".3g"),
+            *(_p95(run, one[kind]) for kind in ("fixed", "aimd", "adaptive")),
             "yes" if aimd["keeps"] else "**no**",
             said(run, fixed["calls_saved"], ".0%"),
             said(run, aimd["calls_saved"], ".0%"),
@@ -159,6 +165,10 @@ def _race(run: Run) -> Iterator[list[str]]:
 
 def _told(run: Run, found: Mapping[str, Any]) -> str:
     return mark(Figure(found["value"], (run.id,), low=found["low"], high=found["high"]), ".2f±")
+
+
+def _p95(run: Run, row: Mapping[str, Any]) -> str:
+    return mark(Figure(row["p95_ms"], (run.id,), low=row["p95_low_ms"], high=row["p95_high_ms"]), ".3g±")
 
 
 def _model(runs: Sequence[Run]) -> str:
@@ -182,10 +192,10 @@ def _lanes(run: Run) -> Iterator[list[str]]:
             _operation(run),
             said(run, lane["rule"]),
             said(run, lane["rate_per_s"], ",.0f"),
+            _p95(run, lane),
             *(
-                said(run, lane[name], spec)
+                said(run, lane[name], spec) if lane[name] is not None else "–"
                 for name, spec in (
-                    ("p95_ms", ".3g"),
                     ("predicted_p95_ms", ".3g"),
                     ("error_p95", ".0%"),
                     ("spread_p95", ".0%"),
@@ -209,8 +219,12 @@ def _finds(runs: Sequence[Run]) -> bool:
 
 
 def _said_of(run: Run, name: str) -> set[str]:
-    """Return what the race's ratios of a kind say, over all rates."""
-    return {stats.verdict(stats.Interval(**one[name]), smaller_is_better=True) for one in run.summary["race"]}
+    """Return what the race's ratios of a kind say, over all rates, which share the level."""
+    return {_verdict(run, one[name], len(run.summary["race"])) for one in run.summary["race"]}
+
+
+def _verdict(run: Run, ratio: Mapping[str, Any], among: int) -> str:
+    return judge({**run.summary, "repeats": ratio["n"], "ratio": {"p95": ratio}}, "p95", among=among)
 
 
 def _headline(runs: Sequence[Run]) -> str:
@@ -238,23 +252,16 @@ def _rule_of(run: Run) -> str:
         if "worse" not in verdicts
         else "A fixed window had the lower p95 at some rate: measure both"
     )
-    slow = [rate for rate, ratio in _delays(run) if ratio["low"] is not None and ratio["low"] > 1]
+    delays = _delays(run)
+    slow = [rate for rate, ratio in delays if _verdict(run, ratio, len(delays)) == "worse"]
     delayed = (
         f" A window only delays up to {said(run, max(slow), ',.0f')} calls a second, the highest measured rate at which it did."
         if slow
         else ""
     )
-    saves = [one for one in run.summary["race"] if one["aimd"]["keeps"] and one["aimd"]["calls_saved"] >= _keeping_saves(one)]
-    follows = (
-        f" Where calls into storage are what costs, let the window follow an objective (`batch.objective_ms`): it kept "
-        f"{at(run, 'objective_ms', 'g', 'ms')} and saved no fewer calls than the best fixed window that did, at "
-        f"{said(run, len(saves))} of {said(run, len(run.summary['race']))} rates."
-        if saves
-        else ""
-    )
     rates = [lane["rate_per_s"] for lane in run.summary["lanes"]]
     return (
-        f"`{_operation(run)}`: {first}{by(run)}.{delayed}{follows} Seen from {said(run, min(rates), ',.0f')} to "
+        f"`{_operation(run)}`: {first}{by(run)}.{delayed}{_follows(run)} Seen from {said(run, min(rates), ',.0f')} to "
         f"{said(run, max(rates), ',.0f')} calls a second on {at(run, 'memories', ',')} memories."
     )
 
@@ -264,8 +271,24 @@ def _delays(run: Run) -> list[tuple[float, Mapping[str, Any]]]:
     return [(one["rate_per_s"], one["p50_over_none"]) for one in rates if one["p50_over_none"] is not None]
 
 
-def _keeping_saves(one: Mapping[str, Any]) -> float:
-    return float(one["keeping"]["calls_saved"]) if one["keeping"] is not None else 0.0
+def _follows(run: Run) -> str:
+    """Return where a window that follows an objective kept it, and sent fewer calls than the best fixed window that did."""
+    race = run.summary["race"]
+    kept = [one for one in race if one["aimd"]["keeps"]]
+    beside = [one for one in kept if one["keeping"] is not None and one["keeping"]["keeps"]]
+    fewer = [one for one in beside if _verdict(run, one["ratio_calls"], len(beside)) == "better"]
+    if not kept:
+        return ""
+    told = (
+        f" A window that follows an objective (`batch.objective_ms`) kept {at(run, 'objective_ms', 'g', 'ms')} at "
+        f"{said(run, len(kept))} of {said(run, len(race))} rates."
+    )
+    if beside:
+        told += (
+            f" At {said(run, len(beside))} of them a fixed window kept it as well; there it sent fewer calls into storage than "
+            f"the one that saves most at {said(run, len(fewer))}."
+        )
+    return told if beside and len(beside) == len(kept) else f"{told} At {said(run, len(kept) - len(beside))} no fixed window did."
 
 
 def _settings(runs: Sequence[Run]) -> dict[str, Any]:

@@ -59,6 +59,33 @@ def test_what_is_not_sure_is_not_recommended():
     assert "measure both" in plain(checked([run]).rule)
 
 
+def test_rates_share_the_level():
+    """An interval that only just leaves 1 out says nothing where several rates were looked at."""
+    run = point()
+    for one in run.summary["race"]:
+        one["ratio_adaptive"] |= {"value": 0.9, "low": 0.81, "high": 0.999}
+    assert checked([run]).settings == {}
+    del run.summary["race"][1:]
+    assert checked([run]).settings == {"batch.adaptive": True}
+
+
+def test_calls_are_said_to_be_saved_beside_windows_that_kept_the_objective_alone():
+    """Kept at both rates; a fixed window at one of them, which needed twice the calls; where none did, nothing is compared."""
+    run = point()
+    first, second = run.summary["race"]
+    for one in (first, second):
+        one["aimd"]["keeps"] = True
+    first["keeping"] = first["fixed"] | {"keeps": True}
+    first["ratio_calls"] = {"value": 0.5, "low": 0.45, "high": 0.55, "n": 5, "note": None}
+    second["keeping"] = second["ratio_calls"] = None
+    rule = plain(checked([run]).rule)
+    assert "kept 15 ms at 2 of 2 rates" in rule.replace("\u202f", " ").replace("\xa0", " ")
+    assert "At 1 of them a fixed window kept it as well" in rule and "saves most at 1." in rule
+    assert "At 1 no fixed window did." in rule
+    first["keeping"] = None
+    assert "fewer calls" not in plain(checked([run]).rule)
+
+
 def test_a_smoke_run_recommends_nothing():
     """No rule, no settings, and the headline says why; without runs there is no chapter."""
     chapter = checked([point(size="smoke")])
