@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from memlab.embedders import embedder_of
@@ -123,8 +122,3 @@ async def lanes(
             for engine in engines.values():
                 await engine.aclose()
             await asyncio.to_thread(storage.close)
-
-
-def percentile_ms(response_ms: npt.NDArray[np.float64] | pl.Series, q: float, fewest: int = 200) -> float | None:
-    """Return a percentile, or None where there are too few samples for one."""
-    return float(np.quantile(response_ms, q)) if len(response_ms) >= fewest else None

@@ -23,7 +23,7 @@ import numpy as np
 import polars as pl
 
 from memlab.errors import MemlabError, validation
-from memlab.experiment.lanes import Lanes, lanes, percentile_ms
+from memlab.experiment.lanes import Lanes, lanes
 from memlab.experiment.load import run_in_own_loop
 from memlab.experiment.quiet import quiet
 from memlab.measure import stats
@@ -60,7 +60,6 @@ ASKED_ERROR = 0.1
 """Median error on unseen limits that was asked for, of throughput."""
 
 _WARM_S = 0.05
-_FEWEST = 200
 _PILOTS = 3
 _LONE, _LOAD_S = 1.0, 3.0  # seconds of a lone client, and of all of them, that the adaptive limit learns from
 
@@ -70,10 +69,11 @@ class Measured:
     """What was measured.
 
     Attributes:
-        closed: limit (of the pool; `adaptive` as 0), repeat, throughput_per_s, mean_ms, p95_ms, limit_after (where it stood).
-        waits: limit, share, rate_per_s, repeat, due_s (a list), mean_ms, p95_ms; of the open loops.
+        closed: limit (of the pool; `adaptive` as 0), repeat, throughput_per_s, mean_ms, response_ms (a list of those answered),
+            limit_after (where it stood).
+        waits: limit, share, rate_per_s, repeat, due_s and response_ms (lists), mean_ms; of the open loops.
         lone: rest_s (0 for one client that asks again at once), repeat, response_ms (a list); nothing else was inside.
-        surface: database_threads, vector_threads, limit, repeat, throughput_per_s.
+        surface: database_threads, vector_threads, limit, repeat, throughput_per_s, mean_ms, response_ms as of closed.
     """
 
     closed: pl.DataFrame
@@ -289,7 +289,7 @@ class _Turns:
             "repeat": repeat,
             "throughput_per_s": max(len(answered), 1) / self._duration_s,
             "mean_ms": float(np.mean(answered.to_numpy())) if len(answered) else 0.0,
-            "p95_ms": percentile_ms(answered, 0.95, _FEWEST),
+            "response_ms": answered.to_list(),
         }
 
     async def _wait(self, bench: Lanes, limit: int, rate: float, share: float, repeat: int) -> None:
@@ -297,11 +297,9 @@ class _Turns:
         seed = _seed(self._seed, repeat + 1, limit)
         due_s = arrivals.poisson(rate, max(2 * self._duration_s, 20 / rate), seed)
         told = await bench.open_loop(str(limit), due_s, seed)
-        response_ms = told["response_ms"]
-        place = {"limit": limit, "share": share, "rate_per_s": rate, "repeat": repeat, "due_s": told["due_s"].to_list()}
-        self._waits.append(
-            {**place, "mean_ms": float(np.mean(response_ms.to_numpy())), "p95_ms": percentile_ms(response_ms, 0.95, _FEWEST)}
-        )
+        place = {"limit": limit, "share": share, "rate_per_s": rate, "repeat": repeat}
+        lists = {name: told[name].to_list() for name in ("due_s", "response_ms")}
+        self._waits.append({**place, **lists, "mean_ms": float(np.mean(told["response_ms"].to_numpy()))})
 
     async def _alone(self, bench: Lanes, rest_s: float, repeat: int) -> None:
         """Note the response times of calls that find nothing inside, after a rest or without one."""
@@ -358,9 +356,10 @@ def waits(measured: Measured, law: Scalability, seen: Sequence[int] = SEEN, *, p
     """Return response times of the open loops beside those of the queue before places that share as the law says.
 
     Returns:
-        limit, share, rate_per_s, fitted, mean_ms and p95_ms (medians over repeats; null where one has too few samples),
-        predicted_ms and predicted_p95_ms of the model, error and error_p95 (absolute, relative to what was measured), and
-        error_<step> of the mean for every one of `STEPS`, null where the law says that the places cannot keep up.
+        limit, share, rate_per_s, fitted, mean_ms (the median over repeats), p95_ms (of the calls of all repeats, with p95_low_ms
+        and p95_high_ms; null where they are too few), predicted_ms and predicted_p95_ms of the model (of the plays of all
+        repeats), error and error_p95 (absolute, relative to what was measured), and error_<step> of the mean for every one of
+        `STEPS`, null where the law says that the places cannot keep up.
     """
     _, work, woken_s = service(measured)
     known = _median(measured.closed.filter(pl.col("limit") > 0), "limit").sort("limit")
@@ -385,8 +384,8 @@ def waits(measured: Measured, law: Scalability, seen: Sequence[int] = SEEN, *, p
             lanes_s = [[model.play(np.array(due_s), places, seed=seed) for seed in range(plays)] for due_s in part["due_s"]]
             told[step] = 1e3 * float(np.median([np.mean(np.concatenate(one)) for one in lanes_s]))
             if step == MODEL:
-                p95 = 1e3 * float(np.median([np.quantile(np.concatenate(one), 0.95) for one in lanes_s]))
-        seen_p95 = None if part["p95_ms"].null_count() else float(np.median(part["p95_ms"].to_numpy()))
+                p95 = 1e3 * float(np.quantile(np.concatenate([play for one in lanes_s for play in one]), 0.95))
+        seen_p95 = _p95(part)
         rows.append(
             {
                 "limit": places,
@@ -394,16 +393,25 @@ def waits(measured: Measured, law: Scalability, seen: Sequence[int] = SEEN, *, p
                 "rate_per_s": rate,
                 "fitted": places in seen,
                 "mean_ms": seen_ms,
-                "p95_ms": seen_p95,
+                "p95_ms": seen_p95.value,
+                "p95_low_ms": seen_p95.low,
+                "p95_high_ms": seen_p95.high,
                 "predicted_ms": told[MODEL],
                 "predicted_p95_ms": p95,
                 "error": _off(told[MODEL], seen_ms),
-                "error_p95": _off(p95, seen_p95),
+                "error_p95": _off(p95, seen_p95.value),
                 **{f"error_{step}": _off(one, seen_ms) for step, one in told.items()},
             }
         )
-    nullable = dict.fromkeys(("p95_ms", "error_p95", *(f"error_{step}" for step in STEPS)), pl.Float64)
+    nullable = dict.fromkeys(
+        ("p95_ms", "p95_low_ms", "p95_high_ms", "error_p95", *(f"error_{step}" for step in STEPS)), pl.Float64
+    )
     return pl.DataFrame(rows, schema_overrides=nullable).sort("limit", "share")
+
+
+def _p95(lanes: pl.DataFrame) -> Interval:
+    """Return the p95 of the calls of all lanes together."""
+    return stats.percentile(lanes["response_ms"].explode().drop_nulls().to_numpy(), 0.95)
 
 
 def _off(told: float | None, seen: float | None) -> float | None:
@@ -527,7 +535,7 @@ def _limit_of(row: Mapping[str, Any], throughputs: Sequence[float], measured: Me
         "error": row["error"],
         "fitted": row["fitted"],
         "mean_ms": _middle(mine["mean_ms"]),
-        "p95_ms": None if mine["p95_ms"].null_count() else _middle(mine["p95_ms"]),
+        "p95_ms": _p95(mine).to_dict(),
     }
 
 

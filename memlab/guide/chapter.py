@@ -69,6 +69,11 @@ def said(run: Run, value: str | float | None, spec: str = "") -> str:
     return mark(Figure(value, (run.id,)), spec)
 
 
+def p95_of(run: Run, row: Mapping[str, Any]) -> str:
+    """Return the p95 of a row that has the ends of its interval beside it, in ms, marked; words where samples were too few."""
+    return mark(Figure(row["p95_ms"], (run.id,), low=row["p95_low_ms"], high=row["p95_high_ms"]), ".3g±")
+
+
 def by(run: Run) -> str:
     """Return the mention of a run at the end of a sentence, for all its figures."""
     return f" ({name_run(run.id)})"

@@ -1,9 +1,8 @@
 """Several settings on one database, in turns."""
 
-import polars as pl
 import pytest
 
-from memlab.experiment.lanes import lanes, percentile_ms
+from memlab.experiment.lanes import lanes
 from memlab.experiment.load import run_in_own_loop
 from memlab.settings import Settings
 from memlab.workload import arrivals, spec
@@ -33,9 +32,3 @@ def test_engines_take_turns_on_the_same_memories():
     assert len(closed) > 0
     assert (closed["due_s"] + closed["response_ms"] / 1e3).is_between(0.0, 0.2).all()
     assert closed.schema == opened["alone"].schema
-
-
-def test_too_few_samples_have_no_percentile():
-    """200 make a p95, by default."""
-    assert percentile_ms(pl.Series([1.0] * 199), 0.95) is None
-    assert percentile_ms(pl.Series([1.0] * 200), 0.95) == 1.0

@@ -8,6 +8,7 @@ import pytest
 
 from memlab.errors import MemlabError
 from memlab.experiment import pooling
+from memlab.measure import stats
 from memlab.workload import spec
 from tests.experiment import planted_pool
 from tests.experiment.planted_pool import WOKEN_MS, answered, waited
@@ -60,6 +61,18 @@ def test_the_errors_say_what_a_wait_is_made_of(planted):
     assert told.filter(pl.col("share") == 0.3)["error_arrivals"].min() > 0.3
 
 
+def test_percentiles_are_those_of_all_calls_together(planted):
+    """One repeat ten times as slow owns the tail: its calls are a fifth, and the median of five p95 would not know of them."""
+    slow = pl.when(pl.col("repeat") == 2).then(10.0).otherwise(1.0)
+    lane = planted.waits.filter((pl.col("limit") == 3) & (pl.col("share") == 0.3))
+    lane = lane.explode("due_s", "response_ms").with_columns(pl.col("response_ms") * slow)
+    waits = lane.group_by("limit", "share", "rate_per_s", "repeat", "mean_ms", maintain_order=True).all()
+    (told,) = pooling.waits(pooling.Measured(planted.closed, waits, planted.lone, planted.surface), planted.law()).to_dicts()
+    pooled = stats.percentile(lane["response_ms"], 0.95)
+    assert (told["p95_ms"], told["p95_low_ms"], told["p95_high_ms"]) == (pooled.value, pooled.low, pooled.high)
+    assert told["p95_ms"] > 3 * lane.filter(pl.col("repeat") != 2)["response_ms"].quantile(0.95)
+
+
 def test_a_rate_that_the_law_cannot_keep_up_with_has_no_stationary_wait(planted):
     """The play has one: a lane ends."""
     waits = pl.DataFrame([waited(3, 1.5, repeat, {}) for repeat in range(5)])
@@ -86,6 +99,7 @@ def test_the_summary_says_all_that_a_document_shows(planted):
     assert summary["error"]["median"] < 1e-6
     assert set(summary["wait_error"]) == {*pooling.STEPS, "model", "p95", "worst", "unanswered"}
     assert (summary["race"]["lowest"], summary["race"]["highest"]) == (7, 11)
+    assert summary["limits"]["6"]["p95_ms"] | {"low": 0, "high": 0} == {"value": 4.0, "low": 0, "high": 0, "n": 210, "note": None}
     corner = summary["surface"]["corners"]["2 1 4"]
     assert summary["surface"]["best"] == "2 1 4"
     assert corner["verdict"] == "better" and corner["over_plain"]["value"] == pytest.approx(92 / 32)

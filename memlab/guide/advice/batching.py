@@ -11,7 +11,7 @@ from memlab import charts
 from memlab.errors import not_found
 from memlab.experiment.batching_summary import CALLS_SAVED, LATENCY_CUT, MODEL_ERROR, SPEED_UP
 from memlab.experiment.results import Run
-from memlab.guide.chapter import ENDS, Chapter, at, by, cells, chart, ends, said
+from memlab.guide.chapter import ENDS, Chapter, at, by, cells, chart, ends, p95_of, said
 from memlab.guide.figures import Figure, mark, name_run
 from memlab.guide.findings import judge
 from memlab.guide.tables import table
@@ -154,7 +154,7 @@ def _race(run: Run) -> Iterator[list[str]]:
             _operation(run),
             f"{said(run, fixed['rule'])} ({said(run, fixed['chosen'])} of {said(run, fixed['repeats'])})",
             said(run, one["rate_per_s"], ",.0f"),
-            *(_p95(run, one[kind]) for kind in ("fixed", "aimd", "adaptive")),
+            *(p95_of(run, one[kind]) for kind in ("fixed", "aimd", "adaptive")),
             "yes" if aimd["keeps"] else "**no**",
             said(run, fixed["calls_saved"], ".0%"),
             said(run, aimd["calls_saved"], ".0%"),
@@ -165,10 +165,6 @@ def _race(run: Run) -> Iterator[list[str]]:
 
 def _told(run: Run, found: Mapping[str, Any]) -> str:
     return mark(Figure(found["value"], (run.id,), low=found["low"], high=found["high"]), ".2f±")
-
-
-def _p95(run: Run, row: Mapping[str, Any]) -> str:
-    return mark(Figure(row["p95_ms"], (run.id,), low=row["p95_low_ms"], high=row["p95_high_ms"]), ".3g±")
 
 
 def _model(runs: Sequence[Run]) -> str:
@@ -192,7 +188,7 @@ def _lanes(run: Run) -> Iterator[list[str]]:
             _operation(run),
             said(run, lane["rule"]),
             said(run, lane["rate_per_s"], ",.0f"),
-            _p95(run, lane),
+            p95_of(run, lane),
             *(
                 said(run, lane[name], spec) if lane[name] is not None else "–"
                 for name, spec in (

@@ -10,7 +10,7 @@ import polars as pl
 from memlab import charts
 from memlab.experiment.pooling import MODEL, STEPS
 from memlab.experiment.results import Run
-from memlab.guide.chapter import Chapter, at, by, chart, said
+from memlab.guide.chapter import Chapter, at, by, cells, chart, p95_of, said
 from memlab.guide.figures import name_run
 from memlab.guide.findings import Verdict, judge
 from memlab.guide.tables import table
@@ -62,7 +62,7 @@ def _limits(run: Run) -> list[list[str]]:
             at(run, f"limits.{name}.predicted_per_s", ",.0f"),
             at(run, f"limits.{name}.error", ".1%"),
             "yes" if one["fitted"] else "no",
-            at(run, f"limits.{name}.p95_ms", ".3g"),
+            at(run, f"limits.{name}.p95_ms", ".3g±"),
             name_run(run.id),
         ]
         for name, one in run.summary["limits"].items()
@@ -70,18 +70,11 @@ def _limits(run: Run) -> list[list[str]]:
 
 
 def _waits(run: Run) -> list[list[str]]:
-    columns = (
-        ("limit", ","),
-        ("share", ".0%"),
-        ("mean_ms", ".3g"),
-        ("predicted_ms", ".3g"),
-        ("error", ".0%"),
-        ("p95_ms", ".3g"),
-        ("predicted_p95_ms", ".3g"),
-        ("error_p95", ".0%"),
-    )
+    before = (("limit", ","), ("share", ".0%"), ("mean_ms", ".3g"), ("predicted_ms", ".3g"), ("error", ".0%"))
+    after = (("predicted_p95_ms", ".3g"), ("error_p95", ".0%"))
     return [
-        [*(at(run, f"waits.{name}.{path}", spec) for path, spec in columns), name_run(run.id)] for name in run.summary["waits"]
+        [*cells(run, f"waits.{name}", before), p95_of(run, row), *cells(run, f"waits.{name}", after), name_run(run.id)]
+        for name, row in run.summary["waits"].items()
     ]
 
 
