@@ -324,7 +324,7 @@ def _drawings(runs: Sequence[Run]) -> dict[str, str]:
         )
         drawn["batching-delay"] = str(charts.to_svg(drawing))
     # Where too few calls make a p95, the median stands in its place.
-    known = lanes["p95_ms"].drop_nulls().len() > 0
+    known = len(lanes.drop_nulls(["p95_ms", "predicted_p95_ms"])) > 0
     figure = "p95" if known else "p50"
     model = charts.predictions(
         lanes,

@@ -86,6 +86,18 @@ def test_calls_are_said_to_be_saved_beside_windows_that_kept_the_objective_alone
     assert "fewer calls" not in plain(checked([run]).rule)
 
 
+def test_what_was_not_predicted_is_a_dash():
+    """A lane whose groups outgrow those measured stands without prediction; named is the rate from which on nothing is told."""
+    run = point()
+    for lane in run.summary["lanes"]:
+        if lane["rule"] != batching_summary.NONE:
+            lane |= dict.fromkeys(("predicted_p50_ms", "predicted_p95_ms", "error_p95", "predicted_calls_saved"))
+    run.summary["asked"]["fixed"] |= {"calls_saved_from": None, "untold_from": 250.0}
+    text = plain(checked([run]).text)
+    assert "nowhere below 250; groups outgrow those measured" in text
+    assert "| – |" in text
+
+
 def test_a_smoke_run_recommends_nothing():
     """No rule, no settings, and the headline says why; without runs there is no chapter."""
     chapter = checked([point(size="smoke")])
