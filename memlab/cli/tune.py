@@ -68,7 +68,8 @@ def said(found: Tuned, out: Path) -> str:
     interval = f" ({ratio.low:.2f} to {ratio.high:.2f})" if ratio.low is not None else ""
     shown = "unknown" if ratio.value is None else f"{ratio.value:.2f}{interval}"
     lines = [
-        f"{found.verdict}: {first} is {shown} times that of the defaults on held-out traffic, after {found.searched} evaluations"
+        f"{found.verdict}: {found.of['duel']} is {shown} times that of the defaults on held-out traffic, after "
+        f"{found.searched} evaluations"
     ]
     lines += [f"  {name} = {'off' if value is None else value}" for name, value in found.values.items()] or [
         "  the defaults stay"

@@ -3,7 +3,8 @@
 Every evaluation is a comparison with the default settings inside one run, so that a machine that slows down slows both. The
 search is Optuna's tree-structured Parzen estimator (Bergstra et al. 2011), which takes several objectives and constraints; it
 begins with the defaults, with everything off and with what models propose (`warm_start`), whose measurements count for two
-evaluations. Two thirds of its budget go to the neighbours of the best so far, one setting changed. The best few are measured
+evaluations and whose proposals take a fifth of the budget at most. Whatever they say, all pairs of sections are then seen on and
+off together. Two thirds of the budget go to the neighbours of the best so far, one setting changed. The best few are measured
 again with more repeats, one is chosen, and the duel decides: interleaved, on held-out traffic. "No significant gain" is an
 answer.
 
@@ -15,6 +16,7 @@ answer.
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import logging
 import math
@@ -99,16 +101,30 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         ratios: candidate over default by objective, with intervals.
         figures: the candidate's own, for constraints.
+        stood_in: by objective the figure whose ratio stands for it, where samples were too few for its own.
     """
 
     ratios: dict[str, stats.Interval]
     figures: dict[str, float | None]
+    stood_in: dict[str, str] = {}
 
     def value(self, objective: str) -> float:
         """Return what the search makes smaller: the logarithm of a ratio, turned for figures of which more is better."""
         value = self.ratios[objective].value
         logarithm = math.log(value) if value else math.log(_WORST)
         return logarithm if OBJECTIVES[objective] or not value else -logarithm
+
+    def named(self, objective: str) -> str:
+        """Return what the ratio of an objective is of.
+
+        >>> Outcome(ratios={}, figures={}, stood_in={"p95": "mean"}).named("p95")
+        'mean (too few samples for p95)'
+        """
+        return _named(objective, self.stood_in)
+
+
+def _named(objective: str, stood_in: Mapping[str, str]) -> str:
+    return f"{stood_in[objective]} (too few samples for {objective})" if objective in stood_in else objective
 
 
 class Evaluate(Protocol):
@@ -160,13 +176,14 @@ class Tuned(msgspec.Struct, frozen=True, kw_only=True):
         verdict: of the duel: `better`, or why the defaults stay.
         values: settings that are recommended, dotted keys, over the defaults; empty where the defaults stay.
         fought: settings that met the defaults in the duel.
-        by: who proposed them: the defaults, models, a neighbour of the best, or the search.
+        by: who proposed them: the defaults, models, a look elsewhere, a neighbour of the best, or the search.
         searched: evaluations of the search, those among them that the models count for: models_cost.
-        proposed: what the models proposed: `by`, `says`, `settings`, and `predicted` and `measured` by figure, ratios to the
-            defaults but for `hit_ratio`; measured is empty where the search was too short to try it.
+        proposed: what the models proposed, as far as the budget bore it: `by`, `says`, `settings`, and `predicted` and
+            `measured` by figure, ratios to the defaults but for `hit_ratio`, with `stood_in` as an `Outcome` has it.
         front: settings that no other beats in every objective beyond the intervals.
         duel: ratios on held-out traffic by objective, tuned over default.
         confirmed: ratios of the chosen settings in the search's own traffic.
+        of: what the ratios of the first objective in `confirmed` and `duel` are of: it, or what stood in for want of samples.
     """
 
     key: str
@@ -182,6 +199,7 @@ class Tuned(msgspec.Struct, frozen=True, kw_only=True):
     front: tuple[dict[str, Any], ...]
     confirmed: dict[str, stats.Interval]
     duel: dict[str, stats.Interval]
+    of: dict[str, str]
     seed: int
     started: str
     host: dict[str, Any]
@@ -194,7 +212,7 @@ class Tuned(msgspec.Struct, frozen=True, kw_only=True):
             f"# memlab tune, study {self.key}, {self.started}: {self.verdict}.",
             f"# {self.searched} evaluations for {', '.join(self.objectives)}"
             + (f" under {', '.join(self.constraints)}" if self.constraints else "")
-            + f"; duel on held-out traffic: {first} {_shown(self.duel.get(first))} times that of the defaults.",
+            + f"; duel on held-out traffic: {self.of['duel']} {_shown(self.duel.get(first))} times that of the defaults.",
         ]
         lines += [f"# {line}" for line in self.models_said()]
         if not self.values:
@@ -202,8 +220,8 @@ class Tuned(msgspec.Struct, frozen=True, kw_only=True):
         chosen = Settings.of(self.values).to_dict()
         text = tomli_w.dumps({"settings": _plain({name: chosen[name] for name in ("cache", "batch", "pool", "index")})})
         evidence = (
-            f"  # by {self.by}: {first} {_shown(self.confirmed.get(first))} x default in the search, "
-            f"{_shown(self.duel.get(first))} x held out"
+            f"  # by {self.by}: {self.of['confirmed']} {_shown(self.confirmed.get(first))} x default in the search, "
+            f"{self.of['duel']} {_shown(self.duel.get(first))} x held out"
         )
         keys = {name.partition(".")[2] or name for name in self.values}
         marked = [line + evidence if line.partition(" = ")[0] in keys and " = " in line else line for line in text.splitlines()]
@@ -218,10 +236,14 @@ class Tuned(msgspec.Struct, frozen=True, kw_only=True):
             said, seen = (one[kind].get("hit_ratio") for kind in ("predicted", "measured"))
             lines.append(
                 f"{one['by']}: {one['says']}; {first} said {_factor(one['predicted'].get(first))} x default, measured "
-                + ("nothing" if measured is None else _shown(stats.Interval(**measured)))
+                + ("nothing" if measured is None else _measured(stats.Interval(**measured), first, one.get("stood_in", {})))
                 + f"; hit ratio said {_factor(said)}, measured {_factor(seen)}"
             )
         return lines
+
+
+def _measured(interval: stats.Interval, objective: str, stood_in: Mapping[str, str]) -> str:
+    return _shown(interval) + (f" of the {_named(objective, stood_in)}" if objective in stood_in else "")
 
 
 def _factor(value: float | None) -> str:
@@ -247,6 +269,8 @@ def _plain(value: Any) -> Any:
 WINDOWS_MS = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
 LIMITS = (16, 64, 256)
 _NEIGHBOUR = "a neighbour of the best"
+_EXPLORING = "a look elsewhere"
+_MODELS_SHARE = 0.2  # of the budget that proposals of models may take: they know of no interaction that they have no term for
 _SECTIONS = ("cache", "batch", "pool")
 INDEXES = ("flat", "sq8", "fp16", "ivf", "hnsw")
 
@@ -331,8 +355,8 @@ def tune(
         folder: of results; the study stands in `tune/<key>` in it.
         jobs: processes that search side by side; on a small machine they disturb each other's measurements.
         evaluate: default: `Measured`, the real engine.
-        models: say where to begin, and count for two evaluations; default: `warm_start.propose` where the real engine is
-            measured. A budget below eight does without.
+        models: say where to begin, in a fifth of the budget at most, and count for two evaluations; default:
+            `warm_start.propose` where the real engine is measured. A budget below eight does without.
     Raises:
         MemlabError: VALIDATION: what does not fit, before anything is measured.
     """
@@ -365,7 +389,7 @@ def tune(
     values, outcome = _best(task, confirmed)
     tell("duel with the defaults on held-out traffic")
     duel = measured(Settings.of(values), repeats=_CONFIRMING, seed=held_out(task.seed), folder=place / "duel")
-    verdict = _verdict(task, outcome, duel)
+    verdict, first = _verdict(task, outcome, duel), task.objectives[0]
     tuned = Tuned(
         key=task.key,
         verdict=verdict,
@@ -381,12 +405,14 @@ def tune(
             {
                 "settings": trial.user_attrs["settings"],
                 "by": trial.user_attrs["by"],
+                "stood_in": trial.user_attrs.get("stood_in", {}),
                 **{name: trial.user_attrs["ratios"][name] for name in task.objectives},
             }
             for trial in front
         ),
         confirmed=outcome.ratios,
         duel=duel.ratios,
+        of={"confirmed": outcome.named(first), "duel": duel.named(first)},
         seed=task.seed,
         started=clock.now().isoformat(timespec="seconds"),
         host=host(),
@@ -412,7 +438,7 @@ def _begin(task: Task, place: Path, models: Callable[[], Sequence[Proposal]] | N
         proposed: Sequence[Proposal] = ()
         if models is not None and task.budget >= WORTH_MODELS:
             tell("asking the models where to begin")
-            proposed = models()
+            proposed = models()[: max(1, int(_MODELS_SHARE * task.budget))]
             study.set_user_attr("models", warm_start.COST)
         for by, start in WARM_START.items():
             study.enqueue_trial(start, user_attrs={"by": by})
@@ -446,6 +472,7 @@ def _proposed(study: Any) -> tuple[dict[str, Any], ...]:
                     "settings": settings,
                     "predicted": proposal["predicted"],
                     "measured": measured,
+                    "stood_in": trial.user_attrs.get("stood_in", {}),
                 }
             )
     return tuple(found)
@@ -457,7 +484,9 @@ def _search(task: Task, place: Path, evaluate: Evaluate, tell: Callable[[str], N
     budget = task.budget - _cost(study)
     while (done := len(_finished(study))) < budget:
         waiting = any(trial.state.name == "WAITING" for trial in study.get_trials(deepcopy=False))
-        if not waiting and done >= task.budget // 3 and (near := _neighbour(task, _finished(study))) is not None:
+        if not waiting and (elsewhere := _elsewhere(_finished(study))) is not None:
+            study.enqueue_trial(elsewhere, user_attrs={"by": _EXPLORING})
+        elif not waiting and done >= task.budget // 3 and (near := _neighbour(task, _finished(study))) is not None:
             study.enqueue_trial(near, user_attrs={"by": _NEIGHBOUR})
         trial = study.ask()
         if "by" not in trial.user_attrs:
@@ -467,11 +496,42 @@ def _search(task: Task, place: Path, evaluate: Evaluate, tell: Callable[[str], N
         trial.set_user_attr("settings", values)
         trial.set_user_attr("ratios", {name: msgspec.to_builtins(interval) for name, interval in outcome.ratios.items()})
         trial.set_user_attr("figures", outcome.figures)
+        trial.set_user_attr("stood_in", outcome.stood_in)
         for constraint in task.constraints:
             trial.set_constraint(str(constraint), constraint.excess(outcome.figures))
         study.tell(trial, [outcome.value(name) for name in task.objectives])
         first = task.objectives[0]
-        tell(f"{len(_finished(study))}/{budget}: {first} {_shown(outcome.ratios[first])} x default with {_said(values)}")
+        told = f"{outcome.named(first)} {_shown(outcome.ratios[first])} x default with {_said(values)}"
+        tell(f"{len(_finished(study))}/{budget}: {told}")
+
+
+def _elsewhere(trials: Sequence[Any]) -> dict[str, Any] | None:
+    """Return sections on and off together as no trial has shown them, set as in the defaults; None where all pairs were seen.
+
+    One switch may turn what another one does, and steps from the best alone would never meet that. What models proposed, or what
+    is often good, does not count: such settings lie close together, and may be wrong together.
+    """
+    seen = {
+        pair
+        for trial in trials
+        if trial.user_attrs["by"] in (*WARM_START, _EXPLORING, _NEIGHBOUR)
+        for pair in _pairs(trial.params)
+    }
+    usual = WARM_START["defaults"]
+    found, most = None, 0
+    for switches in itertools.product((False, True), repeat=len(_SECTIONS)):
+        one = dict(usual)
+        for name, on in zip(_SECTIONS, switches, strict=True):
+            one = one if on else _changed(one, name, False)
+        unseen = len(_pairs(one) - seen)
+        if unseen > most:
+            found, most = one, unseen
+    return found
+
+
+def _pairs(parameters: Mapping[str, Any]) -> set[tuple[Any, ...]]:
+    """Return which two sections are on or off together."""
+    return {(one, parameters[one], other, parameters[other]) for one, other in itertools.combinations(_SECTIONS, 2)}
 
 
 def _neighbour(task: Task, trials: Sequence[Any]) -> dict[str, Any] | None:
@@ -482,14 +542,17 @@ def _neighbour(task: Task, trials: Sequence[Any]) -> dict[str, Any] | None:
     best = dict(min(allowed, key=lambda trial: trial.values[0]).params)
     tried = [trial.params for trial in trials]
     chance = random.Random(task.seed + len(trials))
-    # Which sections are on comes before how they are set: of few evaluations none may be left for a section otherwise.
-    # Trials that began elsewhere do not count: what they had in the sections may have hidden what a switch does.
-    stepped = [trial.params for trial in trials if trial.user_attrs["by"] == _NEIGHBOUR]
+    # Which sections are on, and then which index, come before how they are set: of few evaluations none may be left otherwise.
+    # Where the search begins does not count: what it had in the sections may have hidden what a switch does.
+    stepped = [trial.params for trial in trials if trial.user_attrs["by"] in (_NEIGHBOUR, _EXPLORING)]
     combined = {tuple(params[name] for name in _SECTIONS) for params in stepped}
     switched = [_changed(best, name, not best[name]) for name in _SECTIONS]
     untried = [one for one in switched if tuple(one[name] for name in _SECTIONS) not in combined]
     if untried:
         return chance.choice(untried)
+    kinds = [kind for kind in INDEXES if kind not in {params["index.kind"] for params in (best, *stepped)}]
+    if kinds:
+        return _changed(best, "index.kind", chance.choice(kinds))
     near = [*switched, *(_changed(best, name, value) for name, values in _finer(best).items() for value in values)]
     open_ = [one for one in near if one not in tried]
     return chance.choice(open_) if open_ else None
@@ -652,16 +715,16 @@ class Measured:
 def outcome_of(summary: Mapping[str, Any]) -> Outcome:
     """Return what the search needs of a comparison's summary."""
     ratios = {name: stats.Interval(**summary["ratio"][name]) for name in ("p50", "p95", "mean", "throughput")}
-    for name, fallback in (("p95", "mean"), ("p50", "mean")):  # too few samples for a percentile: the mean stands in
-        if ratios[name].value is None:
-            ratios[name] = ratios[fallback]
+    stood_in = {name: "mean" for name in ("p50", "p95") if ratios[name].value is None and ratios["mean"].value is not None}
+    for name, figure in stood_in.items():
+        ratios[name] = ratios[figure]
     bytes_of = {side: _bytes(summary[side]["statistics"]) for side in ("reference", "candidate")}
     ratios["memory"] = stats.Interval(bytes_of["candidate"] / max(bytes_of["reference"], 1.0))
     figures: dict[str, float | None] = {}
     for name in _CONSTRAINED:
         value = summary["candidate"].get(name)
         figures[name] = value.get("value") if isinstance(value, Mapping) else None
-    return Outcome(ratios=ratios, figures=figures)
+    return Outcome(ratios=ratios, figures=figures, stood_in=stood_in)
 
 
 def _bytes(statistics: Mapping[str, Any]) -> float:

@@ -6,9 +6,11 @@ import math
 import random
 import tomllib
 
+import msgspec
 import polars
 import pytest
 
+from memlab.cli.tune import said
 from memlab.errors import MemlabError
 from memlab.experiment import tune
 from memlab.experiment.tune import Constraint, Outcome, Task
@@ -88,9 +90,51 @@ def test_models_are_counted_and_held_against_what_was_measured(tmp_path):
     assert first["measured"]["p95"]["value"] == pytest.approx(flat(Settings.of(first["settings"])) / flat(Settings()))
     assert "said 0.90 x default, measured" in found.to_toml()
     assert {one["by"] for one in found.front} <= {
-        *tune.WARM_START, "all models", "models without a cache", "a neighbour of the best", "the search",
+        *tune.WARM_START, "all models", "models without a cache", "a look elsewhere", "a neighbour of the best", "the search",
     }  # fmt: skip
     assert found.by in {one["by"] for one in found.front}
+
+
+def test_models_take_a_fifth_of_the_budget_at_most(tmp_path):
+    """Of two proposals a budget of eight tries one; all pairs of sections are then seen without what they proposed."""
+    planted = Planted()
+    found = tune.tune(task(budget=8), tmp_path / "few", evaluate=planted, models=modelled)
+    assert [one["by"] for one in found.proposed] == ["all models"]
+    planted = Planted()
+    tune.tune(task(budget=12), tmp_path, evaluate=planted, models=modelled)
+    searched = [settings for settings, repeats, _ in planted.seen if repeats == 3]
+    on = [(settings.cache is not None, settings.batch is not None, settings.pool is not None) for settings in searched]
+    without = on[:2] + on[4:]
+    for one, other in itertools.combinations(range(3), 2):
+        assert {(switches[one], switches[other]) for switches in without} == set(itertools.product((True, False), repeat=2))
+
+
+def test_a_mean_that_stands_in_for_a_percentile_is_called_so(tmp_path):
+    """Too few samples for a p95: every line says that its figure is the mean."""
+
+    class Few(Planted):
+        def __call__(self, settings, **given):
+            return msgspec.structs.replace(super().__call__(settings, **given), stood_in={"p95": "mean"})
+
+    lines = []
+    found = tune.tune(task(budget=24), tmp_path, evaluate=Few(), models=modelled, tell=lines.append)
+    named = "mean (too few samples for p95)"
+    assert all(f": {named} " in line for line in lines if line[0].isdigit())
+    told = found.to_toml().splitlines()
+    assert f"held-out traffic: {named} 0." in told[1]
+    assert all(line.count(named) == 2 for line in told if " held out" in line)
+    assert all(named in line for line in told if "measured" in line and "said" in line)
+    assert f"better: {named} is 0." in said(found, tmp_path)
+    assert all(one["stood_in"] == {"p95": "mean"} for one in found.front)
+
+
+def test_what_stands_in_for_what_is_told_from_a_summary():
+    """A percentile without a value takes the mean's ratio, and its name."""
+    ratio = {name: {"value": value} for name, value in (("p50", 0.9), ("p95", None), ("mean", 0.8), ("throughput", 1.0))}
+    side = {"statistics": {}}
+    outcome = tune.outcome_of({"ratio": ratio, "reference": side, "candidate": side})
+    assert (outcome.ratios["p95"].value, outcome.named("p95")) == (0.8, "mean (too few samples for p95)")
+    assert outcome.named("p50") == "p50"
 
 
 def test_models_are_asked_once_and_where_the_budget_bears_it(tmp_path):

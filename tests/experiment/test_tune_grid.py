@@ -8,6 +8,7 @@ import pytest
 from memlab.errors import MemlabError
 from memlab.experiment import tune_grid
 from memlab.experiment.tune_grid import GRID, Recorded, judge, points_of, record
+from memlab.experiment.warm_start import Proposal
 from memlab.measure.stats import Interval
 from memlab.settings import Settings
 from tests.experiment.test_tune import Planted, flat, modelled, task
@@ -103,6 +104,36 @@ def test_a_search_that_finds_its_way_beats_chance(tmp_path):
 
 def steep(settings):
     return flat(settings) * (0.5 if settings.pool is None else 1.0)
+
+
+def crossed(settings):
+    """A cache gains alone and costs beside groups."""
+    return flat(settings) * (1.0 if settings.cache is None else 0.6 if settings.batch is None else 2.0)
+
+
+def paired(settings):
+    """Only without groups and without a limit is anything gained: switching off either alone shows nothing of it."""
+    return flat(settings) * (0.4 if settings.batch is None and settings.pool is None else 1.0)
+
+
+def misled():
+    """What models propose that are wrong in everything."""
+    wrong = {
+        "index.kind": "fp16", "cache": True, "cache.max_entries": 64, "cache.policy": "lru", "batch": True,
+        "batch.window_ms": 10.0, "batch.limit": 16, "pool": True, "pool.vector_threads": 1,
+    }  # fmt: skip
+    return [
+        Proposal(by=f"{at}", says="wrong", parameters={**wrong, "pool.limit": at}, predicted={"p95": 0.5}) for at in (1, 2, 3)
+    ]
+
+
+@pytest.mark.parametrize("models", [modelled, misled])
+@pytest.mark.parametrize("surface", [steep, crossed, paired])
+def test_models_are_no_trap(surface, models, tmp_path):
+    """Also where sections turn what others do, and where models are wrong: nearer than chance with as many evaluations."""
+    points = record(GRID, Planted(surface, width=0.005), tmp_path / "grid.jsonl", repeats=2, seed=1)
+    judged = judge(task(), points, tmp_path, seeds=range(1, 9), models=models)
+    assert judged["gap"].mean() <= judged["chance"].mean()
 
 
 @pytest.mark.parametrize(
