@@ -81,6 +81,15 @@ class Measured:
     lone: pl.DataFrame
     surface: pl.DataFrame
 
+    def refuse_silence(self) -> None:
+        """Raise VALIDATION `bounds` where a lane ended before it had one answer: it has no throughput to fit, and no wait."""
+        silent = [
+            self.closed.filter(pl.col("throughput_per_s") == 0),
+            self.surface.filter(pl.col("throughput_per_s") == 0),
+            self.waits.filter(pl.col("mean_ms").is_null()),
+        ]
+        _refuse(sorted({limit for frame in silent for limit in frame["limit"].to_list()}))
+
     def law(self, seen: Sequence[int] = SEEN) -> Scalability:
         """Return the law that fits the limits *seen*, by the median of their repeats."""
         known = _median(self.closed.filter(pl.col("limit").is_in(list(seen))), "limit").sort("limit")
@@ -239,7 +248,10 @@ class _Turns:
                 chance.shuffle(turns)
                 for turn in turns:
                     await turn()
-        return Measured(*(pl.DataFrame(rows) for rows in (self._closed, self._waits, self._lone, self._surface)))
+        rows = (self._closed, self._waits, self._lone, self._surface)
+        measured = Measured(*(pl.DataFrame(one, schema_overrides=_nullable(one)) for one in rows))
+        measured.refuse_silence()
+        return measured
 
     def _turns(
         self, bench: Lanes, surfaces: Mapping[tuple[int, int], Lanes], rates: Mapping[int, float], repeat: int
@@ -271,7 +283,10 @@ class _Turns:
 
     async def _pilot(self, bench: Lanes, limit: int) -> float:
         told = [await self._rate(bench, str(limit), -1 - number) for number in range(_PILOTS)]
-        return float(np.median([one["throughput_per_s"] for one in told]))
+        rate = float(np.median([one["throughput_per_s"] for one in told]))
+        if not rate:
+            _refuse([limit])
+        return rate
 
     async def _limit(self, bench: Lanes, name: str, repeat: int) -> None:
         limit = 0 if name == ADAPTIVE else int(name)
@@ -287,8 +302,8 @@ class _Turns:
         answered = told.filter(pl.col("outcome") == "ok")["response_ms"]
         return {
             "repeat": repeat,
-            "throughput_per_s": max(len(answered), 1) / self._duration_s,
-            "mean_ms": float(np.mean(answered.to_numpy())) if len(answered) else 0.0,
+            "throughput_per_s": len(answered) / self._duration_s,
+            "mean_ms": answered.mean(),
             "response_ms": answered.to_list(),
         }
 
@@ -299,7 +314,7 @@ class _Turns:
         told = await bench.open_loop(str(limit), due_s, seed)
         place = {"limit": limit, "share": share, "rate_per_s": rate, "repeat": repeat}
         lists = {name: told[name].to_list() for name in ("due_s", "response_ms")}
-        self._waits.append({**place, **lists, "mean_ms": float(np.mean(told["response_ms"].to_numpy()))})
+        self._waits.append({**place, **lists, "mean_ms": told["response_ms"].mean()})
 
     async def _alone(self, bench: Lanes, rest_s: float, repeat: int) -> None:
         """Note the response times of calls that find nothing inside, after a rest or without one."""
@@ -310,6 +325,17 @@ class _Turns:
         else:
             told = await bench.closed_loop(name, 1, self._duration_s, _WARM_S, seed)
         self._lone.append({"rest_s": rest_s, "repeat": repeat, "response_ms": told["response_ms"].to_list()})
+
+
+def _refuse(silent: Sequence[int]) -> None:
+    if silent:
+        told = ", ".join(str(limit or ADAPTIVE) for limit in silent)
+        raise validation("bounds", f"no call was answered in a lane of limit {told}; give more duration_s")
+
+
+def _nullable(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the type of figures that a lane may not have."""
+    return {name: pl.Float64 for name in ("mean_ms", "p95_ms") if rows and name in rows[0]}
 
 
 def _pair(threads: Sequence[int]) -> tuple[int, int]:

@@ -1,5 +1,6 @@
 """The study of pool limits: what is measured, and what is made of it."""
 
+import asyncio
 import json
 import math
 
@@ -50,6 +51,29 @@ def test_a_lane_without_an_answer_says_nothing_of_a_lone_call(planted):
     assert len(pooling.service(once)[1]) == 8
     with pytest.raises(MemlabError, match="give more duration_s"):
         pooling.service(silenced(planted, pl.lit(True)))
+
+
+def test_a_lane_without_an_answer_has_no_throughput(planted):
+    """No answer is made up for it: the limit is named, and more time asked for."""
+    planted.refuse_silence()
+    nothing = pl.when((pl.col("limit") == 6) & (pl.col("repeat") == 1)).then(0.0).otherwise("throughput_per_s")
+    closed = planted.closed.with_columns(throughput_per_s=nothing)
+    with pytest.raises(MemlabError, match="limit 6; give more duration_s"):
+        pooling.Measured(closed, planted.waits, planted.lone, planted.surface).refuse_silence()
+
+
+def test_what_a_lane_answered_is_counted():
+    """Two of three calls in a tenth of a second; of none neither a rate above zero nor a mean."""
+
+    class Bench:
+        async def closed_loop(self, name, *given):
+            outcomes = ["ok", "ok", "timeout"] if name == "3" else ["timeout"]
+            return pl.DataFrame({"outcome": outcomes, "response_ms": [2.0, 4.0, 9.0][: len(outcomes)]})
+
+    turns = pooling._Turns(spec.workload(WORKLOAD), {}, (1, 2, 3), (1,), 1, 0.1, ((1, 1),), 1)
+    told = asyncio.run(turns._rate(Bench(), "3", 0))
+    assert (told["throughput_per_s"], told["mean_ms"]) == (pytest.approx(20.0), 3.0)
+    assert asyncio.run(turns._rate(Bench(), "1", 0)) == {"repeat": 0, "throughput_per_s": 0.0, "mean_ms": None, "p95_ms": None}
 
 
 def test_the_errors_say_what_a_wait_is_made_of(planted):
@@ -115,7 +139,7 @@ def test_the_engine_is_measured_for_real(tmp_path):
         {},
         workload=WORKLOAD,
         repeats=1,
-        duration_s=0.04,
+        duration_s=0.1,
         limits=(1, 2, 3),
         seen=(1, 2, 4),
         threads=((1, 1), (1, 2)),
@@ -123,7 +147,8 @@ def test_the_engine_is_measured_for_real(tmp_path):
     )
     measured = made.measured
     assert sorted(measured.closed["limit"]) == [0, 1, 2, 3, 4], "the reference's limit joins"
-    assert (measured.closed["throughput_per_s"] > 0).all()
+    counted = measured.closed["throughput_per_s"] * 0.1
+    assert (counted >= 1).all() and (counted - counted.round()).abs().max() < 1e-9, "whole answers of a lane"
     assert set(measured.waits["limit"]) == {1, 3}
     assert len(measured.waits) == 2 * len(pooling.SHARES)
     assert sorted(measured.lone["rest_s"]) == [0.0, *pooling.RESTS_S]
