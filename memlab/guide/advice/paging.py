@@ -132,17 +132,39 @@ def _rule(run: Run) -> str:
         *(["smaller ones cost more per row"] if pick.way != limits[0] else []),
         *(["larger ones are not seen to cost less"] if pick.way != limits[-1] else []),
     ]
-    gain = (
-        "Let go of each page before the next: the memory is in what is kept."
-        if pick.verdict == "better"
-        else "Beside one list of everything neither the first row nor the memory was seen to gain."
-    )
+    gain = _gain(run, pick)
     return (
         f"Walk by cursor in pages of {at(run, f'ways.{pick.way}.limit', ',')} (`limit`): {', and '.join(why)}. {gain} Seen for "
         f"pages of {', '.join(at(run, f'ways.{way}.limit', ',') for way in limits)}, one caller, and {at(run, 'memories', ',')} "
         "memories of one session, of which "
         f"{said(run, run.settings['candidate']['storage']['hot_rows'], ',')} stay in memory{by(run)}."
     )
+
+
+def _gain(run: Run, pick: Pick) -> str:
+    """Return what the page does to the first row and to the memory, beside one list of everything."""
+    if pick.verdict == "better":
+        return "Let go of each page before the next: the memory is in what is kept."
+    if pick.verdict == "no difference seen":
+        return "Beside one list of everything neither the first row nor the memory was seen to gain."
+    said = {figure: _verdict(run, pick, figure) for figure in _BESIDE_LIST}
+    worse = [words for figure, (_, words) in _BESIDE_LIST.items() if said[figure] == "worse"]
+    better = [f", though {words}" for figure, (words, _) in _BESIDE_LIST.items() if said[figure] == "better"]
+    return f"Beside one list of everything {' and '.join(worse)}{''.join(better)}."
+
+
+# What is better and what is worse, of the figures that decide.
+_BESIDE_LIST = {
+    "first_row": ("the first row comes sooner", "the first row comes later"),
+    "peak": ("the memory is less", "the memory is more"),
+}
+
+
+def _verdict(run: Run, pick: Pick, figure: str) -> Verdict:
+    """Return what the page is by one of the figures that decide it, at the level that they share."""
+    ratio = run.summary["ways"][pick.way]["ratio"]
+    pages = sum(bool(one["ratio"]) for one in run.summary["ways"].values())
+    return judge({**run.summary, "ratio": ratio}, figure, among=2 * pages)
 
 
 def _drawing(run: Run) -> str:

@@ -95,6 +95,22 @@ def test_no_gain_over_one_list_is_said():
     assert "neither the first row nor the memory was seen to gain" in plain(checked(run).rule)
 
 
+@pytest.mark.parametrize(
+    ("first_row", "peak", "told"),
+    [
+        (0.1, 2.0, "the memory is more, though the first row comes sooner."),
+        (2.0, 0.2, "the first row comes later, though the memory is less."),
+        (2.0, 2.0, "the first row comes later and the memory is more."),
+        (1.0, 2.0, "Beside one list of everything the memory is more."),
+    ],
+)
+def test_what_gets_worse_is_said(first_row, peak, told):
+    """A gain in one is not told alone, nor is a loss told as no gain."""
+    run = a_run({10: 80.0, 50: 10.0}, first_row=first_row, peak=peak)
+    assert advice.pick_of(run.summary).verdict == "worse"
+    assert told in plain(checked(run).rule)
+
+
 def test_a_smoke_run_advises_nothing():
     """No rule, and the headline says why; the same of too few repeats."""
     for run in (a_run({10: 80.0, 50: 10.0}, size="smoke"), a_run({10: 80.0, 50: 10.0}, repeats=2)):
