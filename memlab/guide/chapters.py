@@ -99,12 +99,10 @@ def operations(runs: Sequence[Run]) -> Chapter:
     )
     slow = sorted((name for name in every if _share(every[name]) is not None), key=lambda name: -(_share(every[name]) or 0.0))
     parts = [
-        f"One caller, no cache, one call after the other, on stores of {_sizes(runs)} memories. *Warm* calls ask something "
-        f"new of a "
-        "process that has been working; *repeated* ones ask the same again; *cold* is the first call of a fresh process whose "
-        "files were dropped from the page cache. The floor is a call through the same path that does nothing. A bulk "
-        "operation is "
-        "judged by the time of one of its items.",
+        f"One caller, no cache, one call after the other, on stores of {_sizes(runs)} memories. *Warm* calls ask something new "
+        "of a process that has been working; *repeated* ones ask the same again; *cold* is the first call of a fresh process "
+        "whose files were dropped from the page cache. The floor is a call through the same path that does nothing. A bulk "
+        "operation is judged by the time of one of its items.",
         _index(largest),
         chart("operations", "p95 over target of the slowest operations; the line is the target itself."),
         "### What is slow, and why",
@@ -131,10 +129,8 @@ def _index(run: Run) -> str:
     )
     return (
         f"Vectors are searched by the index of kind {mark(kind)}, exactly below {mark(train_at, ',')} memories and above it "
-        f"with an "
-        f"effort that is calibrated to a recall@10 of {mark(target, 'g')}{by(run)}; the recall that was reached against exact "
-        f"search "
-        "stands with the speed table."
+        f"with an effort that is calibrated to a recall@10 of {mark(target, 'g')}{by(run)}; the recall that was reached "
+        "against exact search stands with the speed table."
     )
 
 
@@ -268,11 +264,9 @@ def _growth(runs: Sequence[Run]) -> Chapter:
     text = "\n\n".join(
         [
             "An exponent of nought is a cost that does not grow, of one a cost that grows as the store does; its interval is "
-            "that of "
-            "the repeats. *Misfit* is the largest factor between a measured cost and the fitted line, *held out* what the "
-            "smaller "
-            "stores predict for the largest over what was measured there: where they are far from one, the exponent is a summary "
-            "and not a law. The steepest:",
+            "that of the repeats. *Misfit* is the largest factor between a measured cost and the fitted line, *held out* what "
+            "the smaller stores predict for the largest over what was measured there: where they are far from one, the "
+            "exponent is a summary and not a law. The steepest:",
             table(["operation", "exponent", "misfit", "held out", *sizes, "runs"], rows),
             chart("growth", "Median time by size of the store, the steepest operations."),
         ]
@@ -343,11 +337,9 @@ def leaks(runs: Sequence[Run]) -> Chapter:
         for name, row in summary["others_per_operation"].items()
     ]
     headline = (
-        f"Resident memory changes by {at(run, 'slope_mb_per_h', ',.3g±')} MB an hour over {at(run, 'seconds', ',.0f', 's')} "
-        f"of steady "
-        f"traffic: {at(run, 'verdict')}{_because(run, summary['why'])}. A planted leak of "
-        f"{at(run, 'planted.planted_bytes')} bytes "
-        f"an operation is called: {at(run, 'planted.verdict')}{by(run)}."
+        f"Resident memory changes by {at(run, 'slope_mb_per_h', ',.3g±')} MB an hour over {at(run, 'seconds', ',.0f', 's')} of "
+        f"steady traffic: {at(run, 'verdict')}{_because(run, summary['why'])}. A planted leak of "
+        f"{at(run, 'planted.planted_bytes')} bytes an operation is called: {at(run, 'planted.verdict')}{by(run)}."
     )
     looks = pl.read_parquet(run.folder / "looks.parquet")
     planted = pl.when("planted").then(pl.lit("leak planted")).otherwise(pl.lit("as it is"))
@@ -362,12 +354,11 @@ def leaks(runs: Sequence[Run]) -> Chapter:
     )
     text = "\n\n".join(
         [
-            "Callers that wait for their answers send a mix that leaves the store as large as it was; again and again they rest, "
-            "garbage is collected, free memory given back, and the process is looked at. The first quarter of the looks is "
-            "warm-up. "
-            "The interval counts neighbouring looks as alike as they are. A leak is told by the slope over the operations, "
-            "since a "
-            "busy host stretches the time; that there is none, by the slope over the time and over two hours alone.",
+            "Callers that wait for their answers send a mix that leaves the store as large as it was; again and again they "
+            "rest, garbage is collected, free memory given back, and the process is looked at. The first quarter of the looks "
+            "is warm-up. The interval counts neighbouring looks as alike as they are. A leak is told by the slope over the "
+            "operations, since a busy host stretches the time; that there is none, by the slope over the time and over two "
+            "hours alone.",
             table(heads, rows),
             chart("leaks", "Resident memory over the operations, without and with a planted leak; the warm-up is among it."),
             "What else could grow, at the first and last look after the warm-up, and its slope:",
@@ -412,8 +403,7 @@ def memory(runs: Sequence[Run]) -> Chapter:
         f"With bounded settings, vectors as {at(run, 'candidate.kind')} among them, {at(run, 'memories', ',')} memories add "
         f"{at(run, 'ratio.own_steady', '.2f±')} times as much to a process as with the defaults, and "
         f"{at(run, 'ratio.own_peak', '.2f±')} times at the peak; the whole process holds {at(run, 'ratio.steady', '.2f±')} "
-        f"times as "
-        f"much, at a recall@10 of {at(run, 'candidate.recall_at_10', '.3f')} against "
+        f"times as much, at a recall@10 of {at(run, 'candidate.recall_at_10', '.3f')} against "
         f"{at(run, 'reference.recall_at_10', '.3f')}{by(run)}."
     )
     kinds = [
@@ -440,12 +430,10 @@ def memory(runs: Sequence[Run]) -> Chapter:
     )
     text = "\n\n".join(
         [
-            "Each measurement is a fresh process: it opens a store whose indexes are saved, asks questions, looks up "
-            "memories, is looked "
-            "at after garbage collection (steady), then walks through every event, and tells its largest size (peak). The "
-            "same on a "
-            "store of next to nothing is taken away for the store's own share. Both settings did the same work: "
-            f"{'yes' if run.summary['same_work'] else '**no**'}, by the digests of their walks.",
+            "Each measurement is a fresh process: it opens a store whose indexes are saved, asks questions, looks up memories, "
+            "is looked at after garbage collection (steady), then walks through every event, and tells its largest size "
+            "(peak). The same on a store of next to nothing is taken away for the store's own share. Both settings did the "
+            f"same work: {'yes' if run.summary['same_work'] else '**no**'}, by the digests of their walks.",
             table(["", "defaults", "bounded", "less by", "says", "run"], rows),
             chart("memory", "Resident memory of whole processes, and of the store alone."),
             *(["Less than with defaults, by kind of index:", table(kind_heads, kinds)] if len(runs) > 1 else []),
@@ -482,18 +470,13 @@ def profile(runs: Sequence[Run]) -> Chapter:
     text = "\n\n".join(
         [
             "Scalene samples the lines that run while the mix is sent; a line that calls DuckDB or FAISS holds their time, as "
-            "native "
-            "and system shares. The event loop and storage's threads wait for each other most of the time. A profiler slows "
-            "what it "
-            "watches, so "
-            "nothing here says how fast anything is.",
+            "native and system shares. The event loop and storage's threads wait for each other most of the time. A profiler "
+            "slows what it watches, so nothing here says how fast anything is.",
             table(["line", "code", "samples", "python", "native", "system", "run"], rows, left=2),
-            f"Memray counts every allocation of the whole process, imports and filling included: "
-            f"{said(run, held['allocations'], ',')} "
-            f"of them, {said(run, held['allocated_mb'], ',.0f')} MB in all, {said(run, held['peak_mb'], ',.0f')} MB held at "
-            f"the "
-            f"peak{by(run)}. The flame graph of that peak stands beside the run and opens without a network: "
-            f"`results/{said(run, run.id)}/{said(run, run.summary['flame'])}`.",
+            "Memray counts every allocation of the whole process, imports and filling included: "
+            f"{said(run, held['allocations'], ',')} of them, {said(run, held['allocated_mb'], ',.0f')} MB in all, "
+            f"{said(run, held['peak_mb'], ',.0f')} MB held at the peak{by(run)}. The flame graph of that peak stands beside "
+            f"the run and opens without a network: `results/{said(run, run.id)}/{said(run, run.summary['flame'])}`.",
             table(["allocated by", "MB", "run"], sources),
         ]
     )
@@ -516,8 +499,7 @@ def _asked_for(run: Run) -> str:
     ]
     return (
         f"A reduction by {share} was asked for. By the lower end of the interval it is {', and '.join(told)}{by(run)}. "
-        f"Libraries "
-        "take most of a small service's memory, and no setting gives that back."
+        "Libraries take most of a small service's memory, and no setting gives that back."
     )
 
 
@@ -562,11 +544,9 @@ def comparison(runs: Sequence[Run]) -> Chapter:
     text = "\n\n".join(
         [
             f"The same load, sent {derived([run], len(run.summary['runs']))} times to the reference and once to a candidate "
-            "without cache, batching and pool, each with a database of its own, in random order. Repeats of one run share "
-            "what the "
-            "host was doing, so the floor comes from between the runs: the reach of two further ones, for all four figures "
-            "together. "
-            "P-values are those of Mann and Whitney's test over repeats, by Holm.",
+            "without cache, batching and pool, each with a database of its own, in random order. Repeats of one run share what "
+            "the host was doing, so the floor comes from between the runs: the reach of two further ones, for all four figures "
+            "together. P-values are those of Mann and Whitney's test over repeats, by Holm.",
             table(["pair", "figure", "ratio", "floor", "p", "says", "run"], rows, left=2),
             chart("comparison", "Ratios of two runs; ticks are the noise floor."),
             "What each kind of pair is called, and what a gate in a build may answer:",

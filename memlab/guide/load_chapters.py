@@ -47,9 +47,8 @@ def load(runs: Sequence[Run]) -> Chapter:
     text = "\n\n".join(
         [
             "A mix of operations, mostly reads, is sent with cache, batching and pool at their defaults: by callers that wait "
-            "for their "
-            "answers, and then, at nearly the same throughput, by arrivals that do not wait, on a fresh database each. Response "
-            "time counts from when a call was due. Refused, late, timed-out and unknown outcomes are failures.",
+            "for their answers, and then, at nearly the same throughput, by arrivals that do not wait, on a fresh database "
+            "each. Response time counts from when a call was due. Refused, late, timed-out and unknown outcomes are failures.",
             table([*heads, "found again", "run"], rows, left=2),
             chart("load", "p95 by number of callers, with reach and ceiling of the waiting callers."),
             *([_asked_for(asked)] if asked else []),
@@ -190,9 +189,8 @@ def rate(runs: Sequence[Run]) -> Chapter:
         drawings[f"rate-{'abcdefgh'[place % 8]}"] = str(charts.to_svg(drawing))
     text = "\n\n".join(
         [
-            "Open loops, each at one rate, by a sequential search: a rate that is kept raises the next, one that is not "
-            "lowers it. The "
-            "interval is that of the search's own estimate, on this host at that time.",
+            "Open loops, each at one rate, by a sequential search: a rate that is kept raises the next, one that is not lowers "
+            "it. The interval is that of the search's own estimate, on this host at that time.",
             *(chart(name, "Trials: rate against p99, and the interval that was found.") for name in drawings),
             table(["rate (per s)", "p99 (ms)", "kept", "run"], rows),
         ]
@@ -232,16 +230,14 @@ def driver(runs: Sequence[Run]) -> Chapter:
     headline = (
         f"The driver sends {at(run, 'rate_per_s', ',.0f')} calls a second to an engine that does nothing. Of planted stalls of "
         f"{at(run, 'stall.stall_ms', ',g', 'ms')} the open loop's p99 is {at(run, 'stall.open.p99_ms', ',.3g', 'ms')}, the "
-        f"closed "
-        f"loop's {at(run, 'stall.closed.p99_ms', ',.3g', 'ms')}: {_contrast(run)}{by(run)}."
+        f"closed loop's {at(run, 'stall.closed.p99_ms', ',.3g', 'ms')}: {_contrast(run)}{by(run)}."
     )
     text = "\n\n".join(
         [
             "Before a driver may say that an engine is slow, it must show that it is not itself the slow part.",
             table(["", "measured", "asked for", "met", "run"], asked),
             "An engine that answers at once but stands still now and then, under a closed loop of one caller and an open loop "
-            "at the same "
-            "rate. The caller that waits meets each stall once; arrivals meet all of it:",
+            "at the same rate. The caller that waits meets each stall once; arrivals meet all of it:",
             table(["", "calls", "p50 (ms)", "p95 (ms)", "p99 (ms)", "longest (ms)", "delayed by half a stall", "run"], rows),
         ]
     )
@@ -297,12 +293,10 @@ def isolation(runs: Sequence[Run]) -> Chapter:
     text = "\n\n".join(
         [
             "All sessions hold the same kinds of memories and ask the same questions, so that whatever mixes sessions up has "
-            "every chance to; "
-            "calls are cancelled all the time. An oracle that knows what each session stored reads every answer whole: marks "
-            "and ids "
-            "of other sessions, altered contents, answers to probes for another session's ids. That the oracle is not hollow "
-            "is a "
-            "test: with the session taken out of the predicate, or out of the cache's key, it must go red.",
+            "every chance to; calls are cancelled all the time. An oracle that knows what each session stored reads every "
+            "answer whole: marks and ids of other sessions, altered contents, answers to probes for another session's ids. "
+            "That the oracle is not hollow is a test: with the session taken out of the predicate, or out of the cache's key, "
+            "it must go red.",
             table([*heads, "in a batch", "found again", "run"], rows, left=0),
             "Differences by kind:",
             table(["kind", *(f"{at(run, 'sessions', ',')} sessions" for run in runs), "run"], kinds),
@@ -331,8 +325,7 @@ def workflows(runs: Sequence[Run]) -> Chapter:
     ]
     parts = [
         "A workflow is what an agent does with the memory in one go; one caller runs it again and again, each step a call of "
-        "its own "
-        "through the same path, without a cache.",
+        "its own through the same path, without a cache.",
         table(["workflow", "memories", "runs", "failed", "p50 (ms)", "p95 (ms)", "p99 (ms)", "runs/s", "run"], rows),
         f"### By step, at {at(largest, 'memories', ',')} memories",
     ]
