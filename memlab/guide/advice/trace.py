@@ -13,6 +13,7 @@ from memlab.guide.chapter import Chapter, at, by, chart, number, said
 from memlab.guide.figures import Figure, mark, name_run
 from memlab.guide.tables import table
 from memlab.operations.registry import lookup
+from memlab.predict.miss_ratio import OF_ONE
 
 _MEGABYTE = 1e6
 _RANGES = (("rate_per_s", "arrivals/s", ",.0f"), ("read_ratio", "share of reads", ".2f"), ("zipf", "Zipf exponent", ".2g"))
@@ -46,8 +47,8 @@ def _headline(run: Run) -> str:
     told = [f"The trace holds {at(run, 'traffic.calls', ',')} calls"]
     if "knee" in run.summary["cache"]:
         told.append(
-            f"a cache of {at(run, 'cache.knee.max_entries', ',')} entries would serve {at(run, 'cache.at_knee', '.1%±')} of "
-            "its reads"
+            f"a cache of {at(run, 'cache.knee.max_entries', ',')} entries would serve "
+            f"{_ratio(run, run.summary['cache']['at_knee'])} of its reads"
         )
     if "ratio" in run.summary["replay"]:
         told.append(_effect(run))
@@ -118,14 +119,15 @@ def _cache(run: Run) -> Chapter:
     rows = [
         [
             said(run, point["max_entries"], ","),
-            mark(_figure(run, point["hit_ratio"]), ".1%±"),
+            _ratio(run, point["hit_ratio"]),
             name_run(run.id),
         ]
         for point in found["curve"]
     ]
     looked = "all accesses" if found["sample"] is None else f"{said(run, found['sample'], '.1%')} of the accesses"
     frame = pl.DataFrame(
-        [{"x": point["max_entries"], "series": "hit ratio", **_ends(point["hit_ratio"])} for point in found["curve"]]
+        [{"x": point["max_entries"], "series": "hit ratio", **_ends(run, point["hit_ratio"])} for point in found["curve"]],
+        schema_overrides=dict.fromkeys(("low", "high"), pl.Float64),
     )
     drawing = charts.lines(
         frame,
@@ -149,17 +151,16 @@ def _cache(run: Run) -> Chapter:
     )
     text = "\n\n".join(
         [
-            "The hit ratio that a cache (least recently used leaves first) would have had on the trace, from an "
-            f"empty start, by stack distances over {looked}; writes in the trace make answers stale. The interval "
-            "says how much it owes to single parts of the trace.",
+            "The hit ratio that a cache (least recently used leaves first) would have had on the trace, from an empty start, by "
+            f"stack distances over {looked}; writes in the trace make answers stale. {_sureness(run)}",
             table(["entries", "hit ratio", "run"], rows, left=0),
             chart("trace-cache", "Hit ratio by size of the cache, with intervals."),
             f"The smallest size within one point of the curve's knee is {at(run, 'cache.knee.max_entries', ',')} entries, which "
-            f"reach {at(run, 'cache.at_knee', '.1%±')}. {more}{own}{by(run)}",
+            f"reach {_ratio(run, found['at_knee'])}. {more}{own}{by(run)}",
         ]
     )
     drawings = {"trace-cache": str(charts.to_svg(drawing))}
-    if not run.summary["finding"] or found["at_knee"]["low"] <= 0:  # a smoke run, or nothing is surely asked again
+    if not run.summary["finding"] or not _is_known(run) or found["at_knee"]["low"] <= 0:  # or nothing is surely asked again
         return Chapter("", text, drawings)
     own_entries, knee = found["own_entries"], found["knee"]["max_entries"]
     is_short = own_entries is None or own_entries < knee
@@ -178,12 +179,33 @@ def _cache(run: Run) -> Chapter:
     return Chapter("", text, drawings, rule, settings)
 
 
-def _figure(run: Run, found: Mapping[str, Any]) -> Figure:
-    return Figure(found["value"], (run.id,), low=found["low"], high=found["high"])
+def _is_known(run: Run) -> bool:
+    """Return whether the trace has accesses enough for its hit ratios to have an interval."""
+    return bool(run.summary["cache"]["interval"] != OF_ONE)
 
 
-def _ends(found: Mapping[str, Any]) -> dict[str, float]:
-    return {"y": found["value"], "low": found["low"], "high": found["high"]}
+def _sureness(run: Run) -> str:
+    """Return what the ratios may be trusted for; they are counted and no times, so that a smoke run has them whole too."""
+    if not _is_known(run):
+        return "There are too few accesses for an interval, and so none is sure enough for a size to follow."
+    return (
+        "The interval says how much it owes to single parts of the trace. It is counted from the trace and no clock was read, so "
+        "it holds whatever the size of the run; only the replay below is briefer in a smoke run."
+    )
+
+
+def _ratio(run: Run, found: Mapping[str, Any]) -> str:
+    """Return a hit ratio, marked, with its interval where it has one."""
+    bounds = _bounds(run, found)
+    return mark(Figure(found["value"], (run.id,), low=bounds["low"], high=bounds["high"]), ".1%±")
+
+
+def _ends(run: Run, found: Mapping[str, Any]) -> dict[str, float | None]:
+    return {"y": found["value"], **_bounds(run, found)}
+
+
+def _bounds(run: Run, found: Mapping[str, Any]) -> dict[str, float | None]:
+    return {end: found[end] if _is_known(run) else None for end in ("low", "high")}
 
 
 def _note(run: Run, found: Mapping[str, Any]) -> str:
@@ -218,11 +240,17 @@ def _replay(run: Run) -> str:
         if found["merged_keys"]
         else ""
     )
+    wrong = (
+        ""
+        if found["checks_hold"]
+        else "**Not all that was acknowledged was found again as it was written, or it could not be looked for: these figures "
+        f"are not to be trusted**{by(run)}.\n\n"
+    )
     return (
-        f"The first {at(run, 'replay.duration_s', '.3g')} seconds of the trace, {at(run, 'replay.calls', ',')} calls "
-        f"at their own moments, were sent {said(run, run.repeats)} times to the defaults and to the recommended "
-        "settings, in random order, each time to a fresh database with made-up content and an empty cache; equal "
-        f"calls stay equal.{left}{merged}{by(run)}\n\n"
+        f"The first {at(run, 'replay.duration_s', '.3g')} seconds of the trace, {at(run, 'replay.calls', ',')} calls at their "
+        f"own moments, were sent {said(run, run.repeats)} times to the defaults and to the recommended settings, in random "
+        "order, each time to a fresh database with made-up content and an empty cache; equal calls stay equal."
+        f"{left}{merged}{by(run)}\n\n{wrong}"
         + table(["", "defaults", "recommended", "recommended / defaults", "says", "run"], rows)
     )
 

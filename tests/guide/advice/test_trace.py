@@ -42,6 +42,7 @@ def test_it_answers_for_the_trace(looked):
     for words in ("calls a second", "stack distances", "in random order", "Which chapters cover it"):
         assert words in text
     assert "too briefly" in plain(chapter.headline)
+    assert "holds whatever the size of the run" in text, "why a smoke run has a size to copy: it is counted, not timed"
 
 
 @pytest.mark.parametrize(("own", "is_to_copy"), [(1, True), (None, True), (4_096, False)])
@@ -80,6 +81,26 @@ def test_a_trace_that_asks_nothing_again_wants_no_cache(looked):
     cache = {**looked.summary["cache"], "at_knee": {"value": 0.0, "low": 0.0, "high": 0.0}}
     chapter = checked(msgspec.structs.replace(looked, summary={**looked.summary, "finding": True, "cache": cache}), {})
     assert (chapter.rule, chapter.settings) == ("", {})
+
+
+def test_a_replay_that_lost_something_says_so(looked):
+    """What was acknowledged and not found again is no matter for a summary alone."""
+    replay = {**looked.summary["replay"], "checks_hold": True}
+    for holds in (True, False):
+        summary = {**looked.summary, "replay": {**replay, "checks_hold": holds}}
+        told = plain(checked(msgspec.structs.replace(looked, summary=summary), {}).text)
+        assert ("not to be trusted" in told) is not holds
+
+
+def test_a_handful_of_accesses_has_no_interval_and_no_size(tmp_path):
+    """One hit of three says nothing of the next three."""
+    pl.DataFrame({"key": [1, 2, 1]}).write_parquet(tmp_path / "few.parquet")
+    run = trace_study.study(tmp_path / "few.parquet", Settings(), tmp_path / "results", size="smoke")
+    chapter = checked(run, {})
+    assert (chapter.rule, chapter.settings) == ("", {})
+    text = plain(f"{chapter.headline} {chapter.text}")
+    assert "too few accesses for an interval" in text
+    assert "33.3%" in text and "33.3% to" not in text
 
 
 def test_a_trace_that_does_not_say_says_why(looked):
