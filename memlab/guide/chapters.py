@@ -372,6 +372,10 @@ def _because(run: Run, why: str) -> str:
     return f" ({said(run, why)})" if why else ""
 
 
+MEMORY = "What settings save of resident memory."
+"""What the chapter on memory is about, in every document that has it."""
+
+
 def memory(runs: Sequence[Run]) -> Chapter:
     """What settings save of resident memory, at the same work and recall."""
     run = max(runs, key=lambda one: one.summary["reduction"]["own_steady"]["value"] or -1.0)

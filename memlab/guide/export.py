@@ -27,7 +27,7 @@ from memlab.experiment import sweep, trace_study
 from memlab.experiment.executor import Executor
 from memlab.experiment.progress import Bar
 from memlab.experiment.results import Run
-from memlab.guide import documents, figures, load_chapters, sections, topics
+from memlab.guide import chapters, documents, figures, load_chapters, sections, topics
 from memlab.guide.advice import (
     batching,
     index,
@@ -94,7 +94,7 @@ TOPICS = (
         "memory",
         "15-memory",
         "What does memory cost, and what saves it?",
-        "What settings save of resident memory.",
+        chapters.MEMORY,
         memory.chapter,
     ),
     Topic(
