@@ -64,11 +64,14 @@ def chapter(runs: Sequence[Run]) -> Chapter:
             _crossovers(runs, rows, float(first.summary["enough"])),
             "### What it takes",
             table(
-                ["memories", "kind", "bytes a memory", "build (s)", "run"], [row for run in runs for row in _kinds(run)], left=2
+                ["memories", "kind", "bytes a memory", "build (s), once", "run"],
+                [row for run in runs for row in _kinds(run)],
+                left=2,
             ),
             "### When to build again",
             "What was forgotten stays in an index until it is built again. Times beside the same index before, at the effort "
-            "that is quickest with enough recall; building again has paid after so many questions, where it surely saves any:",
+            "that is quickest with enough recall; building again has paid after so many questions, where it surely saves any. "
+            "What building takes was measured once, so that number has no interval:",
             table(
                 ["memories", "kind", "effort", "forgotten", "times as long", "recall@10 lost", "says", "pays after", "run"],
                 [row for run in runs for row in _rebuilds(run)],
@@ -281,7 +284,8 @@ def _rebuild_rule(winners: Sequence[_Winner]) -> str:
     if slower is not None:
         reasons.append(
             f"from {at(run, f'{slower}.deleted', '.0%')} forgotten on searches take {at(run, f'{slower}.slower', '.2f±')} times "
-            f"as long, and building pays after {at(run, f'{slower}.questions_to_repay', ',.0f')} questions"
+            "as long, and building, which was measured once, pays after about "
+            f"{at(run, f'{slower}.questions_to_repay', ',.0f')} questions"
         )
     if poorer is not None:
         reasons.append(
