@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy.typing as npt
 import polars as pl
 
 from memlab.errors import validation
+from memlab.experiment import results
 from memlab.experiment.cached import beside_measured
 from memlab.measure import clock, stats
 from memlab.middleware.cache import ENTRY_BYTES
@@ -117,10 +117,7 @@ def measure_point(
         "times": times,
     }
     frames = pl.concat(measured), pl.concat(sampled)
-    if out is not None:
-        frames[0].write_parquet(Path(out) / "sizes.parquet")
-        frames[1].write_parquet(Path(out) / "samples.parquet")
-        (Path(out) / "summary.json").write_text(json.dumps(summary, indent=1, allow_nan=False), encoding="utf-8")
+    results.write_point(out, summary, {"sizes": frames[0], "samples": frames[1]})
     return Checked(summary=summary, sizes=frames[0], samples=frames[1])
 
 

@@ -7,7 +7,6 @@ held against exact search, because memory that was saved by finding less is not 
 
 from __future__ import annotations
 
-import json
 import random
 import shutil
 import subprocess
@@ -23,6 +22,7 @@ import polars as pl
 from memlab.embedders import embedder_of
 from memlab.engine import Engine
 from memlab.errors import internal, validation
+from memlab.experiment import results
 from memlab.experiment.comparison import corpus_of, load
 from memlab.experiment.exact import K, recall_by_score
 from memlab.experiment.footprint_process import Answer, Job
@@ -91,9 +91,7 @@ def measure_point(
         processes, answers = stores.measure(repeats)
         exact = stores.exact()
     summary = _summarise(processes, answers, exact, size=size, settings=settings, corpus=stores.corpus, repeats=repeats)
-    if out is not None:
-        processes.write_parquet(Path(out) / "processes.parquet")
-        (Path(out) / "summary.json").write_text(json.dumps(summary, indent=1, allow_nan=False), encoding="utf-8")
+    results.write_point(out, summary, {"processes": processes})
     return Footprint(summary=summary, processes=processes)
 
 

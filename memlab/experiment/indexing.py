@@ -10,7 +10,6 @@ interval; what wins, and where the winner changes, counts where intervals lie ap
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ import numpy.typing as npt
 import polars as pl
 
 from memlab.errors import validation
+from memlab.experiment import results
 from memlab.experiment.results import Run
 from memlab.measure import clock, stats
 from memlab.measure.bare_index import EFFORTS, FACTORY, BareIndex, Kind, Lists
@@ -100,9 +100,7 @@ def measure_point(
         )
     )
     summary = _summarise(rows, size=size, repeats=repeats, questions=repeats * queries, dimension=dimension, enough=enough)
-    if out is not None:
-        rows.write_parquet(Path(out) / "index.parquet")
-        (Path(out) / "summary.json").write_text(json.dumps(summary, indent=1, allow_nan=False), encoding="utf-8")
+    results.write_point(out, summary, {"index": rows})
     return Searched(summary=summary, rows=rows)
 
 

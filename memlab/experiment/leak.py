@@ -6,7 +6,6 @@ A point of a sweep looks twice, the second time with a leak planted: a search th
 
 from __future__ import annotations
 
-import json
 import mmap
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ import polars as pl
 
 from memlab.engine import Engine
 from memlab.errors import validation
+from memlab.experiment import results
 from memlab.experiment.load import Lane, Sent, drive
 from memlab.experiment.load_run import FilledRun, Progress
 from memlab.experiment.oracle import Oracle
@@ -106,9 +106,7 @@ def measure_point(
         "every_s": every_s,
         "corpus": wholes[0]["corpus"],
     }
-    if out is not None:
-        looks.write_parquet(Path(out) / "looks.parquet")
-        (Path(out) / "summary.json").write_text(json.dumps(summary, indent=1, allow_nan=False), encoding="utf-8")
+    results.write_point(out, summary, {"looks": looks})
     return Found(summary=summary, looks=looks)
 
 

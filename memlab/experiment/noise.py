@@ -6,7 +6,6 @@ the noise floor, the pairs show what each verdict looks like on runs that are ke
 
 from __future__ import annotations
 
-import json
 import random
 import tempfile
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ import msgspec
 import polars as pl
 
 from memlab.errors import validation
-from memlab.experiment import load_run, run_comparison
+from memlab.experiment import load_run, results, run_comparison
 from memlab.experiment.results import Run
 from memlab.experiment.run_comparison import FIGURES, Comparison, compare_runs, gate, noise_floor
 from memlab.settings import Settings
@@ -85,7 +84,7 @@ def measure_point(
         },
         "comparisons": comparisons,
     }
-    (Path(out) / "summary.json").write_text(json.dumps(summary, indent=1, allow_nan=False), encoding="utf-8")
+    results.write_point(out, summary)
     return Noise(summary=summary, ratios=_ratios(comparisons))
 
 

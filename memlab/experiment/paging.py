@@ -7,7 +7,6 @@ and what it saw is held against what was there.
 from __future__ import annotations
 
 import itertools
-import json
 import random
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,7 @@ import polars as pl
 from memlab.embedders import embedder_of
 from memlab.engine import Engine
 from memlab.errors import validation
-from memlab.experiment import forking
+from memlab.experiment import forking, results
 from memlab.experiment.comparison import corpus_of, load
 from memlab.experiment.load import run_in_own_loop
 from memlab.experiment.paging_process import Answer, Job
@@ -107,10 +106,7 @@ def measure_point(
         walks, pages = store.measure(limits, repeats, seed)
         beside = store.beside_writes(limits[len(limits) // 2], seed)
     summary = {**summarise(walks, pages, size=size, corpus=corpus), "beside_writes": beside}
-    if out is not None:
-        walks.write_parquet(Path(out) / "walks.parquet")
-        pages.write_parquet(Path(out) / "pages.parquet")
-        (Path(out) / "summary.json").write_text(json.dumps(summary, indent=1, allow_nan=False), encoding="utf-8")
+    results.write_point(out, summary, {"walks": walks, "pages": pages})
     return Paging(summary=summary, walks=walks, pages=pages)
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ import numpy as np
 import polars as pl
 
 from memlab.errors import MemlabError, validation
+from memlab.experiment import results
 from memlab.experiment.lanes import Lanes, lanes
 from memlab.experiment.load import run_in_own_loop
 from memlab.experiment.quiet import quiet
@@ -156,10 +156,9 @@ def measure_point(
         seed=seed,
     )
     summary = _summarise(measured, seen, reference.limit, size=size, repeats=repeats, traffic=spec.workload(workload))
-    if out is not None:
-        for name in ("closed", "waits", "lone", "surface"):
-            getattr(measured, name).write_parquet(Path(out) / f"pool-{name}.parquet")
-        (Path(out) / "summary.json").write_text(json.dumps(summary, indent=1, allow_nan=False), encoding="utf-8")
+    results.write_point(
+        out, summary, {f"pool-{name}": getattr(measured, name) for name in ("closed", "waits", "lone", "surface")}
+    )
     return Study(summary=summary, measured=measured)
 
 

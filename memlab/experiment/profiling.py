@@ -20,6 +20,7 @@ import msgspec
 import polars as pl
 
 from memlab.errors import internal, validation
+from memlab.experiment import results
 from memlab.experiment.profiled_work import Done, Job
 from memlab.settings import Settings
 from memlab.workload import spec
@@ -114,8 +115,7 @@ def measure_point(
         "allocations": {row["where"]: row for row in allocations.iter_rows(named=True)},
         "flame": FLAME,
     }
-    if out is not None:
-        (Path(out) / "summary.json").write_text(json.dumps(summary, indent=1, allow_nan=False), encoding="utf-8")
+    results.write_point(out, summary)
     return Profile(summary=summary, lines=lines, allocations=allocations, flame=None if out is None else Path(out) / FLAME)
 
 

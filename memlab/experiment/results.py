@@ -30,6 +30,8 @@ from memlab.measure import host
 
 Status = Literal["done", "failed"]
 FILE = "run.json"
+SUMMARY = "summary.json"
+"""What a point's notebook leaves in its folder `out`; it then stands in run.json."""
 _PARTIAL = ".partial"
 _OLD = ".old"
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -306,6 +308,19 @@ def _read_samples(path: Path) -> pl.DataFrame:
         raise not_found("run", f"no samples at '{path}'") from None
     except (pl.exceptions.PolarsError, OSError) as error:
         raise validation("run", f"'{path}' cannot be read: {str(error).splitlines()[0]}") from None
+
+
+def write_point(out: str | Path | None, summary: Mapping[str, Any], frames: Mapping[str, pl.DataFrame] | None = None) -> None:
+    """Write what a point of a sweep brought where a folder is given: each frame as `<name>.parquet`, and summary.json last.
+
+    Args:
+        out: existing folder; None keeps nothing.
+    """
+    if out is None:
+        return
+    for name, one in (frames or {}).items():
+        one.write_parquet(Path(out) / f"{name}.parquet")
+    (Path(out) / SUMMARY).write_text(json.dumps(summary, indent=1, allow_nan=False), encoding="utf-8")
 
 
 # --- keeping -------------------------------------------------------------------------------------------------------

@@ -618,8 +618,8 @@ class _Running:
         summary: dict[str, Any] = {}
         if error is None:
             try:
-                summary = json.loads((self._draft / "summary.json").read_text(encoding="utf-8"))
-                (self._draft / "summary.json").unlink()  # it stands in run.json
+                summary = json.loads((self._draft / results.SUMMARY).read_text(encoding="utf-8"))
+                (self._draft / results.SUMMARY).unlink()  # it stands in run.json
             except (OSError, ValueError) as problem:
                 error = f"the notebook left no summary.json in its folder `out`: {problem}"
         if results.code_changed(self._sweep.experiment):

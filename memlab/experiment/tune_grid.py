@@ -20,7 +20,7 @@ import msgspec
 import polars
 
 from memlab.errors import validation
-from memlab.experiment import warm_start
+from memlab.experiment import results, warm_start
 from memlab.experiment.comparison import Size
 from memlab.experiment.tune import OBJECTIVES, WORTH_MODELS, Evaluate, Measured, Outcome, Task, held_out, tune, values_of
 from memlab.experiment.warm_start import Proposal
@@ -307,10 +307,7 @@ def measure_point(
         duel = measured(Settings.of(fought), repeats=repeats, seed=held_out(seed))
     summary = _summarise(task, points, judged, told, fought, duel)
     places = frame(points, objective)
-    if out is not None:
-        places.write_parquet(Path(out) / "places.parquet")
-        judged.write_parquet(Path(out) / "searches.parquet")
-        (Path(out) / "summary.json").write_text(json.dumps(summary, indent=1, allow_nan=False), encoding="utf-8")
+    results.write_point(out, summary, {"places": places, "searches": judged})
     return Judged(summary=summary, places=places, searches=judged)
 
 

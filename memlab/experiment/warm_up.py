@@ -7,7 +7,6 @@ asked beforehand is what differs. What opening takes without saved indexes stand
 
 from __future__ import annotations
 
-import json
 import random
 import shutil
 import tempfile
@@ -23,7 +22,7 @@ import polars as pl
 from memlab.embedders import embedder_of
 from memlab.engine import Engine
 from memlab.errors import validation
-from memlab.experiment import forking
+from memlab.experiment import forking, results
 from memlab.experiment.comparison import corpus_of, load
 from memlab.experiment.load import run_in_own_loop
 from memlab.experiment.quiet import quiet
@@ -104,10 +103,7 @@ def measure_point(
         store = _Store(Path(folder), traffic, settings, seed)
         starts, told = store.measure(repeats, calls, kinds)
     summary = summarise(starts, told, size=size, first=first, corpus=store.corpus, zipf=traffic.popularity.zipf)
-    if out is not None:
-        starts.write_parquet(Path(out) / "starts.parquet")
-        told.write_parquet(Path(out) / "calls.parquet")
-        (Path(out) / "summary.json").write_text(json.dumps(summary, indent=1, allow_nan=False), encoding="utf-8")
+    results.write_point(out, summary, {"starts": starts, "calls": told})
     return WarmUp(summary=summary, starts=starts, calls=told)
 
 

@@ -37,6 +37,18 @@ def a_run(**changes):
     return Run(**(given | changes))
 
 
+def test_a_point_leaves_its_frames_and_its_summary_where_a_folder_is_given(tmp_path):
+    """Nothing without one; and no summary that is no JSON, such as one that holds a figure that is no number."""
+    frame = pl.DataFrame({"a": [1.5, None]})
+    results.write_point(None, {"size": "smoke"}, {"told": frame})
+    results.write_point(tmp_path, {"size": "smoke"}, {"told": frame})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["summary.json", "told.parquet"]
+    assert pl.read_parquet(tmp_path / "told.parquet").equals(frame)
+    assert json.loads((tmp_path / results.SUMMARY).read_text()) == {"size": "smoke"}
+    with pytest.raises(ValueError, match="JSON"):
+        results.write_point(tmp_path, {"mean": float("nan")})
+
+
 def keep(folder, run=None, text="made"):
     run = run or a_run()
     with results.draft(folder, run.experiment, run.key) as made:
