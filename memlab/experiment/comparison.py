@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gc
-import json
 import math
 import random
 import shutil
@@ -21,6 +20,7 @@ import polars as pl
 from memlab.embedders import embedder_of
 from memlab.engine import Engine
 from memlab.errors import validation
+from memlab.experiment import results
 from memlab.experiment.exact import can_be_judged, recall_of
 from memlab.experiment.load import Driven, DriverCost, Execute, Lane, drive, driver_cost, run_in_own_loop
 from memlab.experiment.quiet import quiet
@@ -64,7 +64,7 @@ class Measurement:
         write_samples(self.samples, folder / "samples.parquet")
         if self.closed is not None:
             write_samples(self.closed, folder / "closed.parquet")
-        (folder / "summary.json").write_text(json.dumps(self.summary, indent=1, allow_nan=False), encoding="utf-8")
+        results.write_point(folder, self.summary)
 
     def kept_in(self, folder: str | Path | None) -> Self:
         """Write it where a folder is given, and return it."""
