@@ -106,14 +106,15 @@ class PoolSettings(_Section):
     """How much database and vector work runs at once.
 
     Attributes:
-        limit: operations, or whole batches, that run at once.
+        limit: operations, or whole batches, that run at once. Two keep Python's lock busy; on two cores more only stood in each
+            other's way: notebooks 12 and 22 say what is best elsewhere.
         acquire_timeout_s: seconds that a call waits for a place before it is refused with TIMEOUT `pool_full`.
         database_threads: threads that DuckDB uses inside one query.
         vector_threads: OpenMP threads of one vector search over several queries; a single query uses one.
         adaptive: the limit follows what groups take (Gradient2), up to `limit`.
     """
 
-    limit: Annotated[int, Meta(ge=1, le=256)] = 4
+    limit: Annotated[int, Meta(ge=1, le=256)] = 2
     acquire_timeout_s: Annotated[float, Meta(gt=0.0, le=3600.0)] = 5.0
     database_threads: Annotated[int, Meta(ge=1, le=256)] = 1
     vector_threads: Annotated[int, Meta(ge=1, le=256)] = 1
