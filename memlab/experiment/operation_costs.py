@@ -54,7 +54,9 @@ ALONE: Mapping[str, Any] = {"cache": None, "batch": None, "pool": None}
 PARTS = 5
 _SEED = 7
 _SECONDS = 2.0
-_PATIENCE = 4  # times the time of a part that it may take with its copies
+_PATIENCE = 4  # times the time of a part that its copies may take
+_FEWEST = 200  # calls for a p95
+_LONGER = 6  # times its time that a part may take for its share of them
 _PILOTS = 3  # calls before the timed ones; they are warm-up. Of a job none: each has a copy of its own, so none is warmer
 _MEMORY_CALLS = 20  # of a part, not timed, between two looks at the resident size
 _ORDER = {"read": 0, "discovery": 1, "complex": 2, "write": 3, "bulk": 4, "job": 5}
@@ -227,8 +229,9 @@ class _Costs:
     async def _turns(self, turn: Callable[[int, bool], Any], pilots: int = _PILOTS) -> int:
         """Take turns part by part, as long as the time of each lasts, one at least; return the fewest of a part.
 
-        A job is asked once on each copy of the store, and copying a large one takes longer than many a job: a part also ends
-        when it has taken several times its own time.
+        What is slow, but no job, goes on for a while to have calls enough for a p95. A job is asked once on each copy of the
+        store, and copying a large one takes longer than many a job: a part also ends when its copies have taken several times
+        its time.
         """
         for _ in range(pilots):
             await turn(0, True)
@@ -238,8 +241,12 @@ class _Costs:
         for part in range(self._parts):
             self._spent_ns = done = 0
             allowed_ns = self._budget_ns / self._parts
-            end_ns = clock.monotonic_ns() + _PATIENCE * allowed_ns
-            while done == 0 or (done < self._most and self._spent_ns < allowed_ns and clock.monotonic_ns() < end_ns):
+            began_ns = clock.monotonic_ns()
+            while done < self._most:
+                longer = _LONGER if pilots and done * self._parts < _FEWEST else 1
+                copied_ns = clock.monotonic_ns() - began_ns - self._spent_ns
+                if done and (self._spent_ns >= longer * allowed_ns or copied_ns >= _PATIENCE * allowed_ns):
+                    break
                 await turn(part, False)
                 done += 1
             fewest = min(fewest, done)

@@ -1,11 +1,15 @@
 """Every operation is timed through its declaration, on every store, beside a floor that does nothing."""
 
+import asyncio
+
 import polars as pl
 import pytest
 
 from memlab.errors import MemlabError
 from memlab.experiment import operation_costs
+from memlab.experiment.operation_store import Filled
 from memlab.operations import lookup, operations
+from memlab.settings import Settings
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +109,27 @@ def test_what_does_not_fit_is_one_clear_line(given, told):
     given = {"point": {"candidate": operation_costs.ALONE}, "workload": {}, **given}
     with pytest.raises(MemlabError, match=told):
         operation_costs.measure_point(given.pop("point"), **given)
+
+
+@pytest.mark.parametrize(
+    ("took_ms", "pilots", "each_part"),
+    [
+        (1, 1, 500),  # cheap: as many as were asked for
+        (4, 1, 125),  # as long as the time lasts
+        (10, 1, 100),  # slow: on until both parts have the calls of a p95
+        (50, 1, 60),  # but not without end
+        (50, 0, 10),  # a job is no call to wait for
+        (2_000, 0, 1),
+    ],
+)
+def test_what_is_slow_goes_on_until_it_has_a_p95(tmp_path, took_ms, pilots, each_part):
+    """Two parts of half a second; calls are counted, no clock is read."""
+    costs = operation_costs._Costs(Filled(tmp_path, 400, 1), Settings.of(operation_costs.ALONE), 2, 1.0, 1_000)
+    done = [0, 0]
+
+    async def turn(part, warm_up):
+        costs._spent_ns += took_ms * 1_000_000
+        done[part] += not warm_up
+
+    assert asyncio.run(costs._turns(turn, pilots)) == each_part
+    assert done == [each_part] * 2
