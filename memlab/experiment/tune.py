@@ -314,14 +314,27 @@ def values_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return suggest(_Given(parameters))
 
 
+def _defaults() -> dict[str, Any]:
+    """Return the parameters of a trial whose settings are the defaults, which have every section on."""
+    plain = Settings().to_dict()
+    named = (
+        "cache.max_entries",
+        "cache.policy",
+        "batch.window_ms",
+        "batch.limit",
+        "pool.limit",
+        "pool.vector_threads",
+        "index.kind",
+    )
+    parts = [name.split(".") for name in named]
+    return dict.fromkeys(_SECTIONS, True) | {f"{section}.{name}": plain[section][name] for section, name in parts}
+
+
 # Tried first, beside what the models propose.
 WARM_START: Mapping[str, dict[str, Any]] = {
-    "defaults": {
-        "index.kind": "ivf", "cache": True, "cache.max_entries": 4096, "cache.policy": "lru", "batch": True,
-        "batch.window_ms": 2.0, "batch.limit": 256, "pool": True, "pool.limit": 4, "pool.vector_threads": 1,
-    },
-    "everything off": {"index.kind": "ivf", "cache": False, "batch": False, "pool": False},
-}  # fmt: skip
+    "defaults": _defaults(),
+    "everything off": {"index.kind": Settings().index.kind, "cache": False, "batch": False, "pool": False},
+}
 # Where no model speaks: a large cache with small groups; no cache with large ones.
 OFTEN_GOOD: tuple[dict[str, Any], ...] = (
     {

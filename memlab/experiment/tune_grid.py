@@ -169,9 +169,10 @@ def judge(
         share: of the grid's places that a search may ask, confirmations and duel included.
         models: where the searches begin, as of `tune`.
     Returns:
-        seed, evaluations, places (distinct ones that were asked), found, best (ratio of the first objective to that of the
-        defaults, which count as a place), gap (found / best - 1), verdict of the duel, settings (what fought it, as JSON), by
-        (who proposed them), and floor: how far the two could lie apart by chance, half the width of the best place's interval.
+        seed, evaluations, places (distinct ones that were asked), found (of what the search sent into its duel, whether or not
+        that is surely better than the defaults), best (ratio of the first objective to that of the defaults, which count as a
+        place), gap (found / best - 1), verdict of the duel, settings (what fought it, as JSON), by (who proposed them), and
+        floor: how far the two could lie apart by chance, half the width of the best place's interval.
         Of a random choice of as many places as the search had evaluations, which knows what each is worth: chance, the gap that
         is to be expected, and as_near, how probably it comes as near as the search or nearer.
     """
@@ -187,7 +188,7 @@ def judge(
         recorded = Recorded(points)
         searched = msgspec.structs.replace(task, seed=seed, budget=budget_of(len(points), share))
         tuned = tune(searched, folder, evaluate=recorded, models=models)
-        found = values[recorded.nearest(Settings.of(tuned.values))] if tuned.values else _DEFAULT
+        found = min(values[recorded.nearest(Settings.of(tuned.fought))], _DEFAULT)
         gap = math.exp(found - least) - 1
         evaluations = tuned.models_cost + len(recorded.asked)
         chances = _least_of(len(gaps), evaluations)

@@ -31,7 +31,7 @@ def flat(settings):
     """Return how good planted settings are: p95 over the default, by parts that multiply."""
     cache = 1.0 if settings.cache is None else 1.0 / (1.0 + 0.12 * math.log2(settings.cache.max_entries / 16 + 1))
     window = 1.3 if settings.batch is None else 1.0 + 0.05 * abs(settings.batch.window_ms - 1.0)
-    pool = 1.2 if settings.pool is None else 1.0 + 0.1 * abs(math.log2(settings.pool.limit / 4))
+    pool = 1.2 if settings.pool is None else 1.0 + 0.1 * abs(math.log2(settings.pool.limit / Settings().pool.limit))
     index = {"flat": 1.5, "sq8": 1.2, "fp16": 1.4, "ivf": 1.0, "hnsw": 0.95}[settings.index.kind]
     return cache * window * pool * index
 

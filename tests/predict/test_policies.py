@@ -62,8 +62,9 @@ def test_a_cache_for_all_keys_misses_each_once(policy):
 
 @pytest.mark.parametrize("size", [50, 200, 800])
 def test_w_tinylfu_is_that_of_the_real_cache(size):
-    """The same policy, in the way that the cache uses it: hash seeds differ, so the ratio is within a point."""
+    """The same policy, in the way that the cache uses it: hash seeds differ, so means of some runs are within a point."""
     trace = np.random.default_rng(5).zipf(1.15, 30_000) % 3_000
     settings = CacheSettings(policy="w_tinylfu", max_entries=size, max_bytes=None)
-    predicted = replay(trace, 3_000, "w_tinylfu", size).mean()
-    assert predicted == pytest.approx(measured_hit_ratio(trace.tolist(), settings), abs=0.01)
+    predicted = np.mean([replay(trace, 3_000, "w_tinylfu", size).mean() for _ in range(8)])
+    measured = np.mean([measured_hit_ratio(trace.tolist(), settings) for _ in range(4)])
+    assert predicted == pytest.approx(measured, abs=0.01)
