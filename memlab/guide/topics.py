@@ -163,8 +163,12 @@ def short(states: Iterable[State], told: Mapping[str, Chapter]) -> str:
     lines = []
     for state in states:
         found = told.get(state.topic.name)
-        lines.append(f"- **{state.topic.title}.** {found.headline if found else 'Not run.'}")
+        lines.append(f"- **{_ended(state.topic.title)}** {found.headline if found else 'Not run.'}")
     return "\n".join(lines)
+
+
+def _ended(title: str) -> str:
+    return title if title.endswith("?") else f"{title}."
 
 
 def _suspect(run: Run) -> list[str]:
