@@ -162,7 +162,7 @@ def test_a_further_chapter_stands_in_its_place(evidence, tmp_path):
     text = written.markdown.read_text(encoding="utf-8")
     assert f"\n## {topic.title}\n\n> **The headline.**\n\nThe text.\n\n> **Rule of thumb.** The rule.\n" in text
     assert 'kind = "flat"  # 0000' in text
-    assert f"- **{topic.title}.** The headline." in text
+    assert f"- **{topic.title}** The headline." in text, "a title that asks has its mark"
     assert f"### Runs of {topic.experiment}\n" in text
     assert Settings.load(written.settings, environment={}).index.kind == Settings().index.kind
     assert topic.experiment not in written.not_run
