@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 import polars as pl
 
 from memlab.errors import validation
+from memlab.experiment import results
 from memlab.experiment.batching_summary import NONE, Measured, beside_measured, fit_groups, summarise
 from memlab.experiment.lanes import Lanes, lanes
 from memlab.experiment.load import run_in_own_loop
@@ -114,10 +114,7 @@ def measure_point(
     )
     compared = beside_measured(measured)
     summary = summarise(measured, compared, size=size, memories=traffic.corpus.events, seed=seed)
-    if out is not None:
-        measured.groups.write_parquet(Path(out) / "groups.parquet")
-        compared.write_parquet(Path(out) / "lanes.parquet")
-        (Path(out) / "summary.json").write_text(json.dumps(summary, indent=1, allow_nan=False), encoding="utf-8")
+    results.write_point(out, summary, {"groups": measured.groups, "lanes": compared})
     return Point(summary=summary, measured=measured, compared=compared)
 
 

@@ -67,12 +67,7 @@ _DECIDING_OF = {
         "experiment/curves.py",
         *(f"predict/{name}.py" for name in ("miss_ratio", "policies", "sampling", "stack_distance", "fresh")),
     ),
-    "21-batch-window": (
-        "experiment/batching.py",
-        "experiment/batching_summary.py",
-        "experiment/lanes.py",
-        "predict/group_commit.py",
-    ),
+    "21-batch-window": (*_LANES, "experiment/batching.py", "experiment/batching_summary.py", "predict/group_commit.py"),
     "22-pool-limit": (*_LANES, "experiment/pooling.py", "predict/queueing.py", "predict/scalability.py"),
     "23-index": ("experiment/indexing.py", "predict/pareto.py"),
     "24-tune": ("experiment/tune.py", "experiment/tune_grid.py", "experiment/warm_start.py"),

@@ -49,7 +49,6 @@ ProcedureId = Annotated[Id, Meta(description="The id of a procedure.", extra_jso
 RunId = Annotated[Id, Meta(description="The id of a run.", extra_json_schema={"x-layer": "procedural.run"})]
 TaskId = Annotated[Id, Meta(description="The id of a task.", extra_json_schema={"x-layer": "prospective.task"})]
 GoalId = Annotated[Id, Meta(description="The id of a goal.", extra_json_schema={"x-layer": "prospective.goal"})]
-TriggerId = Annotated[Id, Meta(description="The id of a trigger.", extra_json_schema={"x-layer": "prospective.trigger"})]
 EntityId = Annotated[Id, Meta(description="The id of an entity.", extra_json_schema={"x-layer": "graph.entity"})]
 Ids = Annotated[tuple[Id, ...], Meta(min_length=1, max_length=MAX_ITEMS, description="Ids of memories.")]
 Cursor = Annotated[
